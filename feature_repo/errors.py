@@ -1,0 +1,25 @@
+"""What can be wrong with what was asked: ids, moments and settings.
+
+Messages say what, where, got, expected and what to do next. Each class subclasses the built-in that callers of an ordinary
+Python function would expect, so `except ValueError` keeps working.
+"""
+
+
+class PitwallError(Exception):
+    """Base of every error Pitwall raises on purpose; the CLI prints these without a traceback."""
+
+
+class InvalidIdError(PitwallError, ValueError):
+    """An id does not have the form of ids, so it may not become part of a path or a query."""
+
+
+class UnknownEntityError(PitwallError, LookupError):
+    """A well-formed id names a race or driver that the lake has never seen."""
+
+
+class MissingInputError(PitwallError, FileNotFoundError):
+    """A step was asked to run before the step that writes its input."""
+
+
+class DamagedFileError(PitwallError, ValueError):
+    """A file Pitwall wrote no longer matches what was recorded about it."""

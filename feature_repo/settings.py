@@ -1,0 +1,102 @@
+"""The one Settings object: where everything is written, and the few choices a user makes.
+
+Order of precedence: arguments (the CLI's `--home`), `PITWALL_*` environment variables, `pitwall.yaml` in the working directory,
+defaults. Nothing is read or created on import; entry points build one `Settings()` and pass it on.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """Where a Pitwall home lives, and how it is computed. Two homes never share a file."""
+
+    model_config = SettingsConfigDict(env_prefix="PITWALL_", yaml_file="pitwall.yaml", frozen=True, extra="forbid")
+
+    home: Path = Field(default=Path("data"), description="Folder that holds everything Pitwall writes.")
+    encoder: str = Field(
+        default="auto",
+        description="Picture encoder: auto (ImageNet if it can be had, else trace), imagenet, trace, random, or a path to weights.",
+    )
+    moment: str = Field(
+        default="fraction:0.5",
+        description="Default moment of prediction: pre_race, lap:<L> or fraction:<of the scheduled distance>.",
+    )
+    seed: int = Field(default=7, ge=0, description="Seed of every random choice.")
+    threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
+    mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
+    registry_url: str | None = Field(default=None, description="Feast SQL registry (SQLAlchemy URL); default: SQLite inside the home.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then `pitwall.yaml`; `.env` and secret files are not read."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+    @property
+    def lake_dir(self) -> Path:
+        """Canonical tables: `lake/<table>/season=<YYYY>/part.parquet`."""
+        return self.home / "lake"
+
+    @property
+    def features_dir(self) -> Path:
+        """Feature tables, `features/<view>.parquet`, plus `entrants.parquet` and `moments.parquet`."""
+        return self.home / "features"
+
+    @property
+    def multimodal_dir(self) -> Path:
+        """Image-artifact store: `speed_traces/`, manifest, error log, `dataset_cache.json`."""
+        return self.home / "multimodal"
+
+    @property
+    def embeddings_dir(self) -> Path:
+        """Cached embeddings, one file per encoder identity."""
+        return self.home / "embeddings"
+
+    @property
+    def weights_dir(self) -> Path:
+        """Encoder weights taught or fetched here, named by hash."""
+        return self.home / "weights"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Training checkpoints: `checkpoints/<model>/`."""
+        return self.home / "checkpoints"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Evaluation reports and gate records."""
+        return self.home / "reports"
+
+    @property
+    def state_dir(self) -> Path:
+        """What each step last read and wrote, so that a re-run skips what is up to date."""
+        return self.home / "state"
+
+    @property
+    def registry_path(self) -> str:
+        """SQLAlchemy URL of the Feast registry."""
+        return self.registry_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow tracking and registry URI."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where MLflow keeps artifacts when no server is set."""
+        return self.home / "mlartifacts"
