@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path("data"), description="Folder that holds everything Pitwall writes.")
     encoder: str = Field(
         default="auto",
-        description="Picture encoder: auto (ImageNet if it can be had, else trace), imagenet, trace, random, or a path to weights.",
+        description="Picture encoder: auto (ImageNet if it can be had, else trace), imagenet, trace, random, or a weights file.",
     )
     moment: str = Field(
         default="fraction:0.5",
@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     seed: int = Field(default=7, ge=0, description="Seed of every random choice.")
     threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
-    registry_url: str | None = Field(default=None, description="Feast SQL registry (SQLAlchemy URL); default: SQLite inside the home.")
+    registry_url: str | None = Field(
+        default=None, description="Feast SQL registry (SQLAlchemy URL); default: SQLite in the home."
+    )
 
     @field_validator("home")
     @classmethod
@@ -40,8 +42,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then environment, then `pitwall.yaml`; `.env` and secret files are not read."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)

@@ -1,0 +1,50 @@
+# One verb per thing a person does; the same verbs run locally and in CI.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PITWALL_HOME ?= $(CURDIR)/data
+export TZ := UTC
+
+.PHONY: help venv demo test test-fast lint fmt bench clean
+
+help: ## list the verbs
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.installed ## create .venv and install everything, once
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Pitwall needs Python 3.11 or 3.12: not found as '$(PYTHON)'. Try: make $(MAKECMDGOALS) PYTHON=python3"; exit 2; }
+	@echo "Installing into $(VENV) (about two minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: venv ## simulate seasons, run the whole loop, print the verdict, a lookup and a prediction
+	@$(BIN)/pitwall run --source simulator --seasons 3 --races 12 --seed 7
+	@$(BIN)/pitwall lookup --race last --driver first
+	@$(BIN)/pitwall predict --race last
+
+test: venv ## all tests, with coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=80
+
+test-fast: venv ## unit tests only
+	$(BIN)/python -m pytest -n 2 -q tests/unit
+
+lint: venv ## ruff, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: venv ## format and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv ## speed as ratios against a reference measured in the same run
+	$(BIN)/python -m tests.benchmarks.run
+
+clean: ## remove the environment and the default home
+	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis
