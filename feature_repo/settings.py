@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(
-        default=None, description="Feast SQL registry (SQLAlchemy URL); default: SQLite in the home."
+        default=None, description="Feast SQL registry URL; default: SQLite in the home."
     )
 
     @field_validator("home")

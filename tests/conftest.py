@@ -1,7 +1,6 @@
 """Fixtures every test may ask for: where the real races are, and a home of its own."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,9 @@ def real_data() -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a fresh, empty home; no PITWALL_* variable or pitwall.yaml of the developer leaks in."""
     for name in [name for name in os.environ if name.startswith("PITWALL_") and name != "PITWALL_TEST_DATA"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    yield Settings(home=tmp_path / "home")
+    return Settings(home=tmp_path / "home")
