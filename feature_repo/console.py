@@ -1,0 +1,75 @@
+"""How commands talk: one JSON object or a table on stdout; progress, logs and errors on stderr."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Report = Callable[[str, int, int], None]
+"""Progress of a step: what is being done, how many are done, how many there are."""
+
+out = Console()
+err = Console(stderr=True)
+
+
+def configure_logging(*, verbose: bool) -> None:
+    """Send our log events to stderr; third parties only from WARNING on. Called once, by the entry point."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(name)s %(message)s",
+        handlers=[RichHandler(console=err, show_path=False, show_time=False, markup=False)],
+        force=True,
+    )
+    for package in ("feature_repo", "ml", "pipelines", "serving"):
+        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)
+    for chatty in ("mlflow", "alembic", "feast", "torch", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Report]:
+    """A progress bar on stderr, driven by the callback it yields; plain silence where stderr is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{title}: {what}", completed=done, total=total or None)
+
+        yield report
+
+
+def emit(value: dict[str, Any], *, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `value` as one JSON object on stdout, or call `show` to print it for a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, allow_nan=False, default=str) + "\n")
+    else:
+        show()
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table; numbers are right-aligned, None is shown as a dash."""
+    grid = Table(title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        numeric = any(isinstance(row[index], int | float) for row in rows)
+        grid.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        grid.add_row(*[_shown(cell) for cell in row])
+    out.print(grid)
+
+
+def _shown(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:,.3f}".rstrip("0").rstrip(".") if abs(cell) < 1000 else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)

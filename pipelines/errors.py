@@ -1,0 +1,67 @@
+"""What can be wrong with sources and with the lake; messages say what, where, got, expected and what to do next."""
+
+from pathlib import Path
+
+from feature_repo.errors import PitwallError
+
+
+class SourceFormatError(PitwallError, ValueError):
+    """A source file cannot be understood: unreadable, a column is missing, or a value has the wrong type.
+
+    Attributes:
+        file: the file.
+        row: 1-based data row (the header is not counted), or None when the whole file or column is meant.
+        column: the column, or None when the whole file is meant.
+        got: what was found.
+        expected: what should have been there.
+    """
+
+    def __init__(
+        self, file: Path | str, *, got: str, expected: str, column: str | None = None, row: int | None = None, next_step: str = ""
+    ) -> None:
+        self.file, self.row, self.column, self.got, self.expected = str(file), row, column, got, expected
+        where = "".join(
+            [str(file), f", row {row}" if row is not None else "", f", column {column!r}" if column is not None else ""]
+        )
+        advice = next_step or "repair or replace the file and ingest again; nothing was written to the lake"
+        super().__init__(f"{where}: got {got}, expected {expected}; {advice}")
+
+
+class SourceMissingError(PitwallError, FileNotFoundError):
+    """A path holds none of the files that a season needs, or no rows of that season."""
+
+
+class TooManyQuarantinedError(PitwallError, ValueError):
+    """More than the allowed share of a table's rows of one season would have to be left out."""
+
+
+class LakeSchemaError(PitwallError, ValueError):
+    """Rows offered to the lake do not have the table's columns, types, ranges or key."""
+
+
+class MixedLakeError(PitwallError, ValueError):
+    """Simulated and real rows were about to share one lake."""
+
+
+class UnknownTableError(PitwallError, LookupError):
+    """The lake has no table of that name."""
+
+
+class SeasonsError(PitwallError, ValueError):
+    """A text that should name seasons, such as `2018-2024` or `2018,2020-2022`, does not."""
+
+
+class RegistryBusyError(PitwallError, TimeoutError):
+    """Another process held the registry lock for too long."""
+
+
+class StaleChampionError(PitwallError, RuntimeError):
+    """The champion changed after the decision was made; nothing was moved."""
+
+
+class NothingToRollBackError(PitwallError, RuntimeError):
+    """There is no promotion left to undo."""
+
+
+class UnknownModelVersionError(PitwallError, LookupError):
+    """The registry has no such model version, or it carries no gate record."""

@@ -1,0 +1,235 @@
+"""The MLflow model registry: opening it once, logging versions, and moving the champion alias by compare-and-set.
+
+MLflow's own alias call is last-writer-wins. Every move here happens under one lock, after checking that the champion is still the
+one the decision was made against, and is written to the champion history, so that a rollback knows where to go back to.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from filelock import FileLock, Timeout
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException, RestException
+
+from feature_repo.settings import Settings
+from pipelines.errors import NothingToRollBackError, RegistryBusyError, StaleChampionError, UnknownModelVersionError
+
+MODEL_NAME = "finish_position"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+BASELINE = "baseline"
+_HISTORY_TAG = "champion_history"
+_LOCK_SECONDS = 120.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChampionMove:
+    """One entry of the champion history.
+
+    Attributes:
+        version: the version that became champion; None when a rollback left none.
+        previous: the version it replaced; None for the first.
+        reason: `promote` or `rollback`.
+        at: UTC instant, ISO 8601.
+    """
+
+    version: str | None
+    previous: str | None
+    reason: str
+    at: str
+
+    def to_json(self) -> dict[str, str | None]:
+        """The entry as JSON."""
+        return {"version": self.version, "previous": self.previous, "reason": self.reason, "at": self.at}
+
+
+@contextmanager
+def registry_lock(settings: Settings) -> Iterator[None]:
+    """Hold the one lock under which the champion moves (re-entrant within a process only through one holder).
+
+    Raises:
+        RegistryBusyError: another process held it for two minutes.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(settings.home / "registry.lock", timeout=_LOCK_SECONDS):
+            yield
+    except Timeout as exc:
+        raise RegistryBusyError(
+            f"{settings.home / 'registry.lock'}: held by another process for {_LOCK_SECONDS:.0f} s; "
+            "wait for its promotion to end, then run the command again"
+        ) from exc
+
+
+def open_registry(settings: Settings) -> mlflow.MlflowClient:
+    """A client of this home's registry, with database, experiment and registered model made on first use.
+
+    Initialising is done under a lock: two processes creating one MLflow SQLite database at once break it.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(settings.mlflow_uri)
+    mlflow.set_registry_uri(settings.mlflow_uri)
+    client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+    with FileLock(settings.home / "mlflow-init.lock", timeout=_LOCK_SECONDS):
+        if client.get_experiment_by_name(MODEL_NAME) is None:
+            local = settings.mlflow_tracking_uri is None
+            client.create_experiment(MODEL_NAME, artifact_location=settings.mlflow_artifacts.as_uri() if local else None)
+        try:
+            client.get_registered_model(MODEL_NAME)
+        except (MlflowException, RestException):
+            client.create_registered_model(MODEL_NAME, description="Who finishes where, at a moment of the race.")
+    return client
+
+
+def experiment_id(client: mlflow.MlflowClient) -> str:
+    """Id of the one experiment that versions are logged to."""
+    return str(client.get_experiment_by_name(MODEL_NAME).experiment_id)
+
+
+def log_version(
+    client: mlflow.MlflowClient,
+    *,
+    model_dir: Path,
+    input_example: Mapping[str, np.ndarray],
+    run_name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    reports: list[Path],
+) -> str:
+    """Log a model directory as a new version of `finish_position`, with its parameters, metrics and reports.
+
+    Args:
+        model_dir: what `ml.pyfunc_model` loads: weights, preprocessing, `served_model.json`; no pickle.
+        input_example: arrays by input name; the signature enforced at prediction comes from it (first axis free).
+        reports: files stored with the run.
+    Returns:
+        The version number as MLflow gives it, such as `"3"`.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def spec(name: str, array: np.ndarray) -> TensorSpec:
+        # pictures of any size are resized by the encoder; everything else has a fixed width
+        shape = (-1, -1, -1, 3) if name == "image" else (-1, *array.shape[1:])
+        return TensorSpec(array.dtype, shape, name)
+
+    signature = ModelSignature(
+        inputs=Schema([spec(name, array) for name, array in input_example.items()]),
+        outputs=Schema([TensorSpec(np.dtype("float64"), (-1, 20))]),
+    )
+    entry = Path(__file__).resolve().parent.parent / "ml" / "pyfunc_entry.py"
+    with mlflow.start_run(experiment_id=experiment_id(client), run_name=run_name):
+        mlflow.log_params({name: str(value)[:500] for name, value in params.items()})
+        mlflow.log_metrics(dict(metrics))
+        mlflow.set_tags(dict(tags))
+        for report in reports:
+            mlflow.log_artifact(str(report), artifact_path="reports")
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(entry),
+            artifacts={"model_dir": str(model_dir)},
+            signature=signature,
+            registered_model_name=MODEL_NAME,
+            pip_requirements=["pitwall"],
+        )
+    version = str(logged.registered_model_version)
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL_NAME, version, name, value)
+    logger.info("model_version_logged version=%s run=%s", version, run_name)
+    return version
+
+
+def get_version(client: mlflow.MlflowClient, version: str) -> ModelVersion:
+    """The model version.
+
+    Raises:
+        UnknownModelVersionError: the registry has no such version; says which there are.
+    """
+    known = {str(found.version): found for found in client.search_model_versions(f"name = '{MODEL_NAME}'")}
+    if version not in known:
+        listed = ", ".join(sorted(known, key=int)) or "none"
+        raise UnknownModelVersionError(f"model version: got {version!r}, expected one of {MODEL_NAME}: {listed}")
+    return known[version]
+
+
+def alias_version(client: mlflow.MlflowClient, alias: str) -> str | None:
+    """The version an alias points to, or None."""
+    aliases = client.get_registered_model(MODEL_NAME).aliases
+    return str(aliases[alias]) if alias in aliases else None
+
+
+def champion_history(client: mlflow.MlflowClient) -> list[ChampionMove]:
+    """Every recorded move of the champion alias, oldest first."""
+    tags = client.get_registered_model(MODEL_NAME).tags
+    return [ChampionMove(**entry) for entry in json.loads(tags.get(_HISTORY_TAG, "[]"))]
+
+
+def move_champion(client: mlflow.MlflowClient, *, expected: str | None, new: str | None, reason: str) -> ChampionMove:
+    """Point the champion alias at `new` if it still points at `expected`. Call under `registry_lock`.
+
+    The history is written first and the alias last: killed in between, the alias still names the old champion, and the entry
+    without effect is dropped by the next move.
+
+    Raises:
+        StaleChampionError: the alias points elsewhere than `expected`; nothing was changed.
+    """
+    current = alias_version(client, CHAMPION)
+    if current != expected:
+        raise StaleChampionError(
+            f"champion of {MODEL_NAME}: the decision was made against version {expected}, now it is {current}; decide again"
+        )
+    move = ChampionMove(version=new, previous=current, reason=reason, at=datetime.now(UTC).isoformat(timespec="seconds"))
+    history = effective_history(champion_history(client), current)
+    client.set_registered_model_tag(MODEL_NAME, _HISTORY_TAG, json.dumps([entry.to_json() for entry in [*history, move]]))
+    if new is None:
+        client.delete_registered_model_alias(MODEL_NAME, CHAMPION)
+    else:
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
+    logger.info("champion_moved previous=%s new=%s reason=%s", current, new, reason)
+    return move
+
+
+def effective_history(history: list[ChampionMove], current: str | None) -> list[ChampionMove]:
+    """The history without a last entry that never took effect (the process died before the alias moved)."""
+    if history and history[-1].version != current:
+        return history[:-1]
+    return history
+
+
+def rollback(settings: Settings, client: mlflow.MlflowClient) -> ChampionMove:
+    """Give the champion alias back to the version it replaced; the move is recorded like any other.
+
+    Rolling back twice goes two promotions back, not to and fro. Rolling back the first promotion leaves no champion; the
+    tabular baseline then answers.
+
+    Raises:
+        NothingToRollBackError: nothing was ever promoted, or everything is rolled back already.
+    """
+    with registry_lock(settings):
+        current = alias_version(client, CHAMPION)
+        standing = standing_promotions(effective_history(champion_history(client), current))
+        if current is None or not standing:
+            raise NothingToRollBackError(f"{MODEL_NAME}: there is no champion to roll back; nothing was changed")
+        return move_champion(client, expected=current, new=standing[-1].previous, reason="rollback")
+
+
+def standing_promotions(history: list[ChampionMove]) -> list[ChampionMove]:
+    """The promotions not yet undone, oldest first: each rollback takes the newest one away."""
+    standing: list[ChampionMove] = []
+    for move in history:
+        if move.reason == "rollback":
+            standing = standing[:-1]
+        else:
+            standing.append(move)
+    return standing
