@@ -6,6 +6,7 @@ one that `.feastignore` leaves to it. From Python, `bound_to(home)` gives copies
 
 import copy
 from pathlib import Path
+from typing import TypeAlias
 
 from feast import Entity, FeatureService, FeatureView, FileSource
 
@@ -22,7 +23,7 @@ from feature_repo.feature_views.race_weather import race_weather
 from feature_repo.feature_views.tire_state import tire_state
 from feature_repo.feature_views.trace import trace
 
-Definition = Entity | FeatureView | FeatureService
+Definition: TypeAlias = Entity | FeatureView | FeatureService
 
 ENTITIES: tuple[Entity, ...] = (race, driver, constructor, circuit)
 VIEWS: tuple[FeatureView, ...] = (
@@ -43,8 +44,8 @@ SERVICES: tuple[FeatureService, ...] = (finish_position_v1, race_state_v1, speed
 def bound_to(home: Path) -> list[Definition]:
     """Copies of every definition with sources at absolute paths below `home`.
 
-    Feast's DuckDB offline store ignores `repo_path` and would look for a relative source in the working directory. The module's own
-    objects stay untouched, so two homes can be open in one process.
+    Feast's DuckDB offline store ignores `repo_path` and would look for a relative source in the working directory. The module's
+    own objects stay untouched, so two homes can be open in one process.
 
     Args:
         home: the Pitwall home that holds `features/`.

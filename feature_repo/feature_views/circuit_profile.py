@@ -1,4 +1,4 @@
-"""What a circuit is like. One row when the calendar entry of a race there becomes known, one per result there; again on corrections.
+"""What a circuit is like. One row when a race there becomes known from the calendar, one per result; again on corrections.
 
 Layout figures are those of the race in progress or next known at the circuit, never of a later one (two races in eight days on
 two layouts, Sakhir 2020). A window of N is the last N races there in the lake.
@@ -27,7 +27,8 @@ circuit_profile = FeatureView(
         Field(
             name="circuit_overtaking_index_3",
             dtype=Float32,
-            description="Mean over the last 3 races there of changes of order between two cars, both away from the pits, per green lap, "
+            description="Mean over the last 3 races there of changes of order between two cars, both away from the pits, per "
+            "green lap, "
             "count.",
         ),
         Field(
@@ -38,12 +39,14 @@ circuit_profile = FeatureView(
         Field(
             name="circuit_retirement_rate_5",
             dtype=Float32,
-            description="Mean over the last 5 races there of the share of starters not classified (disqualifications excepted), 0-1.",
+            description="Mean over the last 5 races there of the share of starters not classified (disqualifications "
+            "excepted), 0-1.",
         ),
         Field(
             name="circuit_pit_loss_mean_3_s",
             dtype=Float32,
-            description="Mean over the last 3 races there of the median green-flag stop's cost: in-lap plus out-lap minus two of the "
+            description="Mean over the last 3 races there of the median green-flag stop's cost: in-lap plus out-lap minus two "
+            "of the "
             "car's median clean laps, seconds.",
         ),
         Field(

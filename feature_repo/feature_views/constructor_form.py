@@ -20,7 +20,8 @@ constructor_form = FeatureView(
         Field(
             name="constructor_standing",
             dtype=Float32,
-            description="Place in the championship of the latest season by Grand Prix points (no sprints) after this result, places; "
+            description="Place in the championship of the latest season by Grand Prix points (no sprints) after this result, "
+            "places; "
             "ties go to the best single finish.",
         ),
         Field(
@@ -41,12 +42,14 @@ constructor_form = FeatureView(
         Field(
             name="constructor_qualifying_gap_to_pole_pct_mean_5",
             dtype=Float32,
-            description="Mean gap of the better car's best qualifying lap to the pole sitter's best over the last 5 races, percent.",
+            description="Mean gap of the better car's best qualifying lap to the pole sitter's best over the last 5 races, "
+            "percent.",
         ),
         Field(
             name="constructor_pit_lane_time_median_5_s",
             dtype=Float32,
-            description="Median over the last 5 races of the race's median time in the pit lane, stops above 120 s left out, seconds.",
+            description="Median over the last 5 races of the race's median time in the pit lane, stops above 120 s left out, "
+            "seconds.",
         ),
         Field(
             name="constructor_elo",

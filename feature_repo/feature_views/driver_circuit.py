@@ -14,7 +14,7 @@ from feature_repo.sources import driver_circuit_source
 driver_circuit = FeatureView(
     name="driver_circuit",
     entities=[driver, circuit],
-    # 10 years: circuits leave the calendar for years (Shanghai 2020-2023, Hockenheim since 2019) and the record there still holds.
+    # 10 years: circuits leave the calendar for years (Shanghai 2020-2023, Hockenheim since 2019); the record there still holds.
     ttl=timedelta(days=10 * 365),
     schema=[
         Field(name="driver_circuit_starts", dtype=Float32, description="Starts at this circuit in the lake, count."),

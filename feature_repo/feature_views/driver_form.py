@@ -37,7 +37,8 @@ driver_form = FeatureView(
         Field(
             name="driver_finish_std_10",
             dtype=Float32,
-            description="Population standard deviation of the finishing order over the last 10 starts, places; null before 2 starts.",
+            description="Population standard deviation of the finishing order over the last 10 starts, places; null before 2 "
+            "starts.",
         ),
         Field(name="driver_grid_mean_5", dtype=Float32, description="Mean starting place over the last 5 starts, places."),
         Field(
@@ -62,24 +63,28 @@ driver_form = FeatureView(
         Field(
             name="driver_qualifying_gap_to_pole_pct_mean_5",
             dtype=Float32,
-            description="Mean gap of the own best qualifying lap to the pole sitter's best over the last 5 starts with a time, percent.",
+            description="Mean gap of the own best qualifying lap to the pole sitter's best over the last 5 starts with a "
+            "time, percent.",
         ),
         Field(
             name="driver_beat_teammate_rate_10",
             dtype=Float32,
-            description="Share of the last 10 starts, among those with a starting teammate, in which the driver finished ahead, 0-1.",
+            description="Share of the last 10 starts, among those with a starting teammate, in which the driver finished "
+            "ahead, 0-1.",
         ),
         Field(
             name="driver_race_pace_gap_pct_median_5",
             dtype=Float32,
-            description="Median over the last 5 starts of the gap of the driver's median clean lap to the race's quickest such median, "
+            description="Median over the last 5 starts of the gap of the driver's median clean lap to the race's quickest "
+            "such median, "
             "percent.",
         ),
         Field(name="driver_starts", dtype=Float32, description="Starts in the lake up to and including this result, count."),
         Field(
             name="driver_elo",
             dtype=Float32,
-            description="Elo rating after this result: every other starter is an opponent, start 1500, K 32 for a whole race, points.",
+            description="Elo rating after this result: every other starter is an opponent, start 1500, K 32 for a whole race, "
+            "points.",
         ),
     ],
     source=driver_form_source,

@@ -21,7 +21,8 @@ grid = FeatureView(
         Field(
             name="grid_position",
             dtype=Float32,
-            description="Starting place, 1 = pole; pit-lane starters take the places behind the grid; null until 1 h before the start.",
+            description="Starting place, 1 = pole; pit-lane starters take the places behind the grid; null until 1 h before "
+            "the start.",
         ),
         Field(name="grid_qualifying_position", dtype=Float32, description="Place in qualifying before penalties, places."),
         Field(

@@ -21,7 +21,8 @@ race_state = FeatureView(
         Field(
             name="running_position",
             dtype=Float32,
-            description="Place by laps completed and then time when the car ended this lap, 1 = leader; cars that stopped count until passed.",
+            description="Place by laps completed and then time when the car ended this lap, 1 = leader; cars that stopped "
+            "count until passed.",
         ),
         Field(name="running_laps_completed", dtype=Float32, description="Laps the car has completed, laps."),
         Field(

@@ -17,7 +17,8 @@ tire_state = FeatureView(
         Field(
             name="tire_compound",
             dtype=String,
-            description="Compound of the lap just ended: HYPERSOFT, ULTRASOFT, SUPERSOFT, SOFT, MEDIUM, HARD, INTERMEDIATE, WET; null unknown.",
+            description="Compound of the lap just ended: HYPERSOFT, ULTRASOFT, SUPERSOFT, SOFT, MEDIUM, HARD, INTERMEDIATE, "
+            "WET; null unknown.",
         ),
         Field(
             name="tire_life_laps",
@@ -34,12 +35,14 @@ tire_state = FeatureView(
         Field(
             name="tire_laps_since_stop",
             dtype=Float32,
-            description="Laps ended since the car last left the pit lane, the out-lap included; since the start before the first stop, laps.",
+            description="Laps ended since the car last left the pit lane, the out-lap included; since the start before the "
+            "first stop, laps.",
         ),
         Field(
             name="tire_degradation_slope_s_per_lap",
             dtype=Float32,
-            description="Theil-Sen slope of lap time over lap number on the stint's clean green laps so far (at least 3; fuel burn "
+            description="Theil-Sen slope of lap time over lap number on the stint's clean green laps so far (at least 3; fuel "
+            "burn "
             "included), seconds per lap (> 0 = slowing).",
         ),
         Field(

@@ -22,7 +22,8 @@ trace = FeatureView(
         Field(
             name="lap_speeds_kph",
             dtype=Array(Float32),
-            description="Average speed of each of those laps, km/h: course length / lap time (official, else lap end minus lap start).",
+            description="Average speed of each of those laps, km/h: course length / lap time (official, else lap end minus "
+            "lap start).",
         ),
         Field(name="scheduled_laps", dtype=Int64, description="Scheduled race distance, laps; the trace's x axis."),
     ],
