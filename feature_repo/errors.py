@@ -23,3 +23,23 @@ class MissingInputError(PitwallError, FileNotFoundError):
 
 class DamagedFileError(PitwallError, ValueError):
     """A file Pitwall wrote no longer matches what was recorded about it."""
+
+
+class InvalidMomentError(PitwallError, ValueError):
+    """A moment of prediction is not of a known form, or names a lap that its race was never scheduled to have."""
+
+
+class UnknownServiceError(PitwallError, LookupError):
+    """A feature service is asked for that is not in the registry."""
+
+
+class NotAppliedError(PitwallError, RuntimeError):
+    """The registry of a home is absent, or was written for another home: `pitwall apply` has to run first."""
+
+
+class PointInTimeError(PitwallError, RuntimeError):
+    """A point-in-time retrieval did not answer exactly the rows it was asked for, or its input cannot be answered."""
+
+
+class DuplicateRowsError(PitwallError, ValueError):
+    """A feature table holds two rows with the same key, event time and created time, so no newest row exists."""

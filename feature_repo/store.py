@@ -1,0 +1,238 @@
+"""Feast as Pitwall uses it: one way to open a home's store, to apply the catalogue, and to ask what was known when.
+
+Everything is embedded: SQL registry and SQLite online store inside the home, DuckDB over the home's Parquet files. The created
+cutoff is always on; the number and order of rows is checked on every retrieval, because other offline stores of Feast lose rows.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
+from feast.data_source import DataSource
+from feast.errors import FeatureServiceNotFoundException
+from feast.infra.online_stores.helpers import compute_table_id
+from filelock import FileLock
+
+from feature_repo import online_guard
+from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
+from feature_repo.files import write_text
+from feature_repo.settings import Settings
+from feature_repo.visibility import EVENT
+
+logger = logging.getLogger(__name__)
+
+PROJECT = "pitwall"
+ROW_ID = "pitwall_row_id"
+# One query holds the join of a chunk with every view in memory; 5,000 rows keep that below 1 GiB at 60 rows a key.
+CHUNK_ROWS = 5_000
+# ibis gives every thread of a process the same DuckDB connection, which answers one query at a time.
+_ONE_QUERY = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ApplyReport:
+    """What `apply` registered.
+
+    Attributes:
+        views: feature views, by name.
+        services: feature services, by name.
+        deleted: objects that left the catalogue and were removed, as `kind name`.
+    """
+
+    views: tuple[str, ...]
+    services: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+def online_path(settings: Settings) -> Path:
+    """The SQLite online store of a home."""
+    return settings.home / "online_store.db"
+
+
+def table_name(view: FeatureView) -> str:
+    """The table of the online store that holds `view`."""
+    return str(compute_table_id(PROJECT, view))
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The Feast store of a home that was applied.
+
+    Raises:
+        NotAppliedError: nothing was applied to this home yet.
+    """
+    if settings.registry_url is None and not (settings.home / "registry.db").exists():
+        raise NotAppliedError(f"{settings.home}: no feature registry here; run `pitwall apply` first")
+    return _open(settings)
+
+
+def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyReport:
+    """Register the catalogue in the home's registry, create the online tables, write `feature_store.yaml`.
+
+    Idempotent. Objects that are no longer in the catalogue are deleted, with their online rows. Processes that apply to the same
+    home at once wait for each other.
+
+    Args:
+        settings: which home.
+        objects: entities, views and services with absolute source paths; default `catalog.bound_to(home)`.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    if objects is None:
+        from feature_repo.catalog import bound_to  # the catalogue is built on import: only where it is really wanted
+
+        objects = bound_to(settings.home)
+    with FileLock(settings.home / ".apply.lock", timeout=120):
+        _write_yaml(settings)
+        store = _open(settings)
+        stale = _no_longer_in(store, objects)
+        store.apply(list(objects), objects_to_delete=stale, partial=False)
+        views = [item for item in objects if isinstance(item, FeatureView)]
+        online_guard.install(online_path(settings), {view.name: table_name(view) for view in views if view.online})
+    services = sorted(item.name for item in objects if isinstance(item, FeatureService))
+    deleted = tuple(f"{type(item).__name__} {item.name}" for item in stale)
+    logger.info("features_applied views=%d services=%d deleted=%d", len(views), len(services), len(deleted))
+    return ApplyReport(tuple(sorted(view.name for view in views)), tuple(services), deleted)
+
+
+def get_service(store: FeatureStore, name: str) -> FeatureService:
+    """The feature service `name`.
+
+    Raises:
+        UnknownServiceError: there is none; the message names those there are.
+    """
+    try:
+        return store.get_feature_service(name)
+    except FeatureServiceNotFoundException as error:
+        known = sorted(service.name for service in store.list_feature_services())
+        raise UnknownServiceError(
+            f"feature service: got {name!r}, expected one of {', '.join(known) or '(none applied)'}"
+        ) from error
+
+
+def views_of(store: FeatureStore, service: FeatureService) -> list[tuple[FeatureView, list[str]]]:
+    """Each view of a service with the features that the service takes from it, in the service's order.
+
+    Raises:
+        NotAppliedError: a view's source lies outside this home: the registry was copied from another one.
+    """
+    result = []
+    for projection in service.feature_view_projections:
+        view = store.get_feature_view(projection.name, allow_registry_cache=True)
+        if not Path(view.batch_source.path).is_relative_to(Path(store.repo_path)):
+            raise NotAppliedError(
+                f"view {view.name}: reads {view.batch_source.path}, outside the home {store.repo_path}; run `pitwall apply` again"
+            )
+        result.append((view, [field.name for field in projection.features]))
+    return result
+
+
+def feature_names(store: FeatureStore, service_name: str) -> list[str]:
+    """The feature columns of a service, in order: what `historical` adds to a spine."""
+    return [name for _, names in views_of(store, get_service(store, service_name)) for name in names]
+
+
+def historical(store: FeatureStore, service_name: str, spine: pd.DataFrame, *, chunk_rows: int = CHUNK_ROWS) -> pd.DataFrame:
+    """What each feature of a service was known to be at each row's moment.
+
+    For each row and view: of the rows with the same key, event_timestamp <= moment, created_timestamp <= moment and
+    event_timestamp >= moment - ttl, the one with the newest event, ties to the newest created; null where there is none.
+
+    Args:
+        store: an applied store.
+        service_name: the feature service.
+        spine: has the join keys of the service and `event_timestamp` (the moment; UTC, a naive time is UTC; cut to microseconds);
+            other columns are passed through. Rows may repeat and come in any order.
+        chunk_rows: rows asked for at once.
+    Returns:
+        The spine's columns (moments in UTC microseconds), then the service's features; the rows of `spine` in their order.
+    Raises:
+        UnknownServiceError: no such service.
+        PointInTimeError: a join key or the moment is missing, a spine column has a feature's name, or Feast answered other rows.
+    """
+    views = views_of(store, get_service(store, service_name))
+    features = [name for _, names in views for name in names]
+    keys = sorted({key for view, _ in views for key in view.join_keys})
+    asked = _checked(spine, keys, features, service_name)
+    answers = [
+        _answer(store, service_name, asked.loc[start : start + chunk_rows - 1, [ROW_ID, *keys, EVENT]], features)
+        for start in range(0, len(asked), chunk_rows)
+    ]
+    found = pd.concat(answers, ignore_index=True) if answers else pd.DataFrame({name: [] for name in features}, dtype=object)
+    return pd.concat([asked.drop(columns=ROW_ID), found], axis="columns")
+
+
+def _checked(spine: pd.DataFrame, keys: list[str], features: list[str], service_name: str) -> pd.DataFrame:
+    missing = [column for column in [*keys, EVENT] if column not in spine.columns]
+    if missing:
+        raise PointInTimeError(f"spine for {service_name}: lacks {missing}; it needs {[*keys, EVENT]}, got {list(spine.columns)}")
+    taken = sorted({*features, ROW_ID} & set(spine.columns))
+    if taken:
+        raise PointInTimeError(f"spine for {service_name}: columns {taken} have the names of features; drop or rename them")
+    asked = spine.reset_index(drop=True)
+    asked = asked.assign(**{EVENT: pd.to_datetime(asked[EVENT], utc=True).dt.floor("us").astype("datetime64[us, UTC]")})
+    empty = asked[[*keys, EVENT]].isna()
+    if empty.to_numpy().any():
+        column = empty.any().idxmax()
+        raise PointInTimeError(f"spine for {service_name}: {column} is empty in row {int(empty[column].idxmax())}")
+    return asked.assign(**{ROW_ID: range(len(asked))})
+
+
+def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame, features: list[str]) -> pd.DataFrame:
+    with _ONE_QUERY:
+        job = store.get_historical_features(
+            entity_df=asked, features=get_service(store, service_name), filter_by_created_timestamp=True
+        )
+        answer = job.to_df()
+    answer = answer.sort_values(ROW_ID, kind="stable", ignore_index=True)
+    if len(answer) != len(asked) or (answer[ROW_ID].to_numpy() != asked[ROW_ID].to_numpy()).any():
+        raise PointInTimeError(
+            f"{service_name}: asked for {len(asked)} rows, Feast answered {len(answer)} ({answer[ROW_ID].nunique()} different); "
+            "every row must be answered exactly once. Check the offline store's type: only duckdb is supported"
+        )
+    return answer[features]
+
+
+def _config(settings: Settings) -> dict[str, Any]:
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": settings.registry_path},
+        "offline_store": {"type": "duckdb"},
+        "online_store": {"type": "sqlite", "path": str(online_path(settings))},
+        "entity_key_serialization_version": 3,
+        "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
+    }
+
+
+def _open(settings: Settings) -> FeatureStore:
+    online_guard.use_utc()
+    return FeatureStore(config=RepoConfig(repo_path=settings.home, **_config(settings)))
+
+
+def _write_yaml(settings: Settings) -> None:
+    header = "# Written by `pitwall apply`, for any Feast client (`feast -c <this folder> ...`, with TZ=UTC). Do not edit.\n"
+    text = header + yaml.safe_dump(_config(settings), sort_keys=False)
+    target = settings.home / "feature_store.yaml"
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        write_text(target, text)
+
+
+def _no_longer_in(store: FeatureStore, objects: Sequence[Any]) -> list[Any]:
+    wanted = {(_kind(item), item.name) for item in objects}
+    wanted |= {(DataSource, item.batch_source.name) for item in objects if isinstance(item, FeatureView)}
+    registered = [
+        *store.list_feature_services(),
+        *store.list_feature_views(),
+        *store.list_entities(),
+        *store.list_data_sources(),
+    ]
+    return [item for item in registered if (_kind(item), item.name) not in wanted and not item.name.startswith("__")]
+
+
+def _kind(item: Any) -> type:
+    return next((kind for kind in (FeatureService, FeatureView, Entity, DataSource) if isinstance(item, kind)), type(item))
