@@ -57,3 +57,7 @@ class CheckpointError(PitwallError, ValueError):
 
 class TrainingMemoryError(PitwallError, MemoryError):
     """Not even a batch of one fits into memory."""
+
+
+class DatasetCacheError(PitwallError, ValueError):
+    """A dataset cache, or what is to be put into one, is not of the agreed form."""
