@@ -65,3 +65,19 @@ class NothingToRollBackError(PitwallError, RuntimeError):
 
 class UnknownModelVersionError(PitwallError, LookupError):
     """The registry has no such model version, or it carries no gate record."""
+
+
+class SimulationRequestError(PitwallError, ValueError):
+    """A simulation was asked for that the simulator cannot make: too many seasons or races, or a negative seed."""
+
+
+class ConflictingRowsError(PitwallError, ValueError):
+    """Two different rows of one natural key became known at the same instant, so neither corrects the other."""
+
+
+class LeakError(PitwallError, RuntimeError):
+    """Something later than the moment asked about was about to be used."""
+
+
+class NothingToLearnError(PitwallError, ValueError):
+    """There are no examples, or too few seasons, to train or to evaluate on."""

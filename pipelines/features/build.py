@@ -1,0 +1,137 @@
+"""The features step: reads the lake, computes every feature table, writes them whole; skips when nothing changed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from feature_repo.errors import MissingInputError
+from feature_repo.files import remove_leftovers, sha256_file, write_parquet
+from feature_repo.settings import Settings
+from pipelines.features.circuit_profile import compute_circuit_profile
+from pipelines.features.constructor_form import compute_constructor_form
+from pipelines.features.driver_circuit import compute_driver_circuit
+from pipelines.features.driver_form import compute_driver_form
+from pipelines.features.grid import compute_grid
+from pipelines.features.race_result import compute_race_result
+from pipelines.features.race_state import compute_race_state
+from pipelines.features.race_weather import compute_race_weather
+from pipelines.features.spine import compute_entrants, compute_moments
+from pipelines.features.tire_state import compute_tire_state
+from pipelines.features.trace import compute_trace
+from pipelines.lake import Lake
+from pipelines.steps import code_hash, record, recorded
+
+logger = logging.getLogger(__name__)
+
+STEP = "features"
+SPINE_TABLES = ("entrants", "moments")
+# progress(table, done, total): called after each table is written
+Progress = Callable[[str, int, int], None]
+_LAKE_TABLES = ("circuits", "races", "drivers", "entries", "qualifying", "laps", "pit_stops", "weather")
+
+
+@dataclass(frozen=True)
+class FeaturesReport:
+    """What the step did.
+
+    Attributes:
+        rows: table -> rows; the feature views, `entrants` and `moments`.
+        sha256: table -> hash of the file written.
+        seconds: wall time of the computation (of the run that computed, when this one skipped).
+        skipped: nothing was written because lake, code and files are as recorded.
+    """
+
+    rows: dict[str, int]
+    sha256: dict[str, str] = field(repr=False)
+    seconds: float
+    skipped: bool
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all tables together."""
+        return sum(self.rows.values())
+
+
+def build_features(settings: Settings, *, progress: Progress | None = None) -> FeaturesReport:
+    """Compute every feature table of a home from its lake.
+
+    Reads `lake/`; writes `features/<view>.parquet`, `entrants.parquet` and `moments.parquet`, each replaced whole, with equal
+    bytes for an equal lake; records the result last in `state/features.json`. Idempotent; killed at any point, a re-run does what
+    is missing.
+
+    Args:
+        settings: which home.
+        progress: called after each table with its name, tables done and tables in all.
+    Raises:
+        MissingInputError: the lake has no races.
+    """
+    lake = Lake(settings.lake_dir)
+    if not lake.seasons("races"):
+        raise MissingInputError(f"{settings.lake_dir}: no races in the lake; run `pitwall ingest` first")
+    depends_on = {
+        "lake": lake.fingerprint(),
+        "code": code_hash("pipelines/features", "feature_repo/visibility.py", "feature_repo/files.py"),
+    }
+    known = recorded(settings, STEP, depends_on)
+    if known is not None and _is_intact(settings.features_dir, known["sha256"]):
+        logger.info("features_skipped tables=%d", len(known["rows"]))
+        return FeaturesReport(**{**known, "skipped": True})
+
+    started = time.perf_counter()
+    remove_leftovers(settings.features_dir)
+    tables = compute_all({name: lake.read(name) for name in _LAKE_TABLES})
+    rows, digests = {}, {}
+    for done, (name, frame) in enumerate(tables, start=1):
+        target = table_path(settings, name)
+        write_parquet(target, frame)
+        rows[name], digests[name] = len(frame), sha256_file(target)
+        logger.info("features_written table=%s rows=%d", name, len(frame))
+        if progress is not None:
+            progress(name, done, len(COMPUTE))
+    report = FeaturesReport(rows=rows, sha256=digests, seconds=time.perf_counter() - started, skipped=False)
+    record(settings, STEP, depends_on, asdict(report))
+    logger.info("features_built tables=%d rows=%d seconds=%.1f", len(rows), report.n_rows, report.seconds)
+    return report
+
+
+def table_path(settings: Settings, name: str) -> Path:
+    """The file of one feature table, of `entrants` or of `moments`."""
+    return settings.features_dir / f"{name}.parquet"
+
+
+Frames = dict[str, pd.DataFrame]
+
+# Feature view (or spine table) -> how it is computed from the canonical frames of those names.
+COMPUTE: dict[str, Callable[[Frames], pd.DataFrame]] = {
+    "entrants": lambda lake: compute_entrants(lake["entries"], lake["races"], lake["drivers"]),
+    "moments": lambda lake: compute_moments(lake["races"], lake["laps"]),
+    "driver_form": lambda lake: compute_driver_form(lake["entries"], lake["qualifying"], lake["laps"]),
+    "constructor_form": lambda lake: compute_constructor_form(
+        lake["entries"], lake["qualifying"], lake["laps"], lake["pit_stops"]
+    ),
+    "driver_circuit": lambda lake: compute_driver_circuit(lake["entries"], lake["races"]),
+    "circuit_profile": lambda lake: compute_circuit_profile(lake["races"], lake["circuits"], lake["entries"], lake["laps"]),
+    "grid": lambda lake: compute_grid(lake["entries"], lake["qualifying"], lake["races"]),
+    "race_weather": lambda lake: compute_race_weather(lake["weather"]),
+    "tire_state": lambda lake: compute_tire_state(lake["laps"]),
+    "race_state": lambda lake: compute_race_state(lake["laps"], lake["races"]),
+    "trace": lambda lake: compute_trace(lake["laps"], lake["races"]),
+    "race_result": lambda lake: compute_race_result(lake["entries"]),
+}
+
+
+def compute_all(lake: Frames) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every table from the canonical frames `lake`, one after another so that only one is in memory."""
+    for name, compute in COMPUTE.items():
+        yield name, compute(lake)
+
+
+def _is_intact(folder: Path, digests: dict[str, str]) -> bool:
+    files = {name: folder / f"{name}.parquet" for name in digests}
+    return set(digests) == set(COMPUTE) and all(
+        path.exists() and sha256_file(path) == digests[name] for name, path in files.items()
+    )

@@ -1,0 +1,106 @@
+"""Grid: qualifying, starting place and days since the last race, one row per car and instant at which one of them got known."""
+
+import numpy as np
+import pandas as pd
+
+from feature_repo.visibility import CREATED, EVENT
+from pipelines.features.knowledge import KNOWN, FloatArray, as_known_at, micros, stamps, table, versions, with_race
+from pipelines.features.results import ENTRY_KEY, publications, qualifying_gaps
+
+ENTITY = ["race_id", "driver_id"]
+DTYPES = dict.fromkeys(
+    [
+        "grid_position",
+        "grid_qualifying_position",
+        "grid_qualifying_gap_to_pole_pct",
+        "grid_qualifying_gap_to_teammate_pct",
+        "grid_is_pit_lane_start",
+        "grid_penalty_places",
+        "driver_days_since_last_race",
+    ],
+    "float32",
+)
+DAY_US = 86_400 * 1_000_000
+_CAR = ["race_id", KNOWN, "driver_id"]
+
+
+def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.DataFrame) -> pd.DataFrame:
+    """Feature table `grid`.
+
+    Args:
+        entries: canonical entries; of the race itself only `grid` and `is_pit_lane_start` are read, which were known at
+            `grid_timestamp`; of earlier races who started, known when their result was published.
+        qualifying: canonical qualifying.
+        races: canonical races, for the scheduled start.
+    Returns:
+        Keyed by `race_id, driver_id`: a provisional row when qualifying is published, a final one at `grid_timestamp`.
+        `event_timestamp` is when the newest of the two was first known, `created_timestamp` the instant of the row.
+    """
+    session = versions(qualifying, ENTRY_KEY)
+    slots = starting_slots(entries)
+    moments = pd.concat([session[["race_id", KNOWN]], slots[["race_id", KNOWN]]]).drop_duplicates()
+    first_session = session.groupby(ENTRY_KEY)[KNOWN].min().rename("first_session")
+    first_slot = slots.groupby(ENTRY_KEY)[KNOWN].min().rename("first_slot")
+    gaps = qualifying_gaps(as_known_at(session, moments, ENTRY_KEY))
+    gaps = gaps[[*_CAR, "position", "qualifying_gap_pct", "teammate_gap_pct"]].merge(first_session, on=ENTRY_KEY)
+    placed = as_known_at(slots, moments, ENTRY_KEY).merge(first_slot, on=ENTRY_KEY)
+    rows = gaps.merge(placed, on=_CAR, how="outer", sort=True)
+    start = micros_or_nan(with_race(rows, races, ["race_start"])["race_start"])
+    previous = last_start(rows, start, entries, races)
+    grid = rows["grid"].to_numpy(dtype=np.float64, na_value=np.nan)
+    place = rows["position"].to_numpy(dtype=np.float64, na_value=np.nan)
+    event = rows[["first_session", "first_slot"]].max(axis="columns").astype("int64")
+    filled = rows[ENTRY_KEY].assign(
+        grid_position=grid,
+        grid_qualifying_position=place,
+        grid_qualifying_gap_to_pole_pct=rows["qualifying_gap_pct"],
+        grid_qualifying_gap_to_teammate_pct=rows["teammate_gap_pct"],
+        grid_is_pit_lane_start=rows["is_pit_lane_start"].to_numpy(dtype=np.float64, na_value=np.nan),
+        grid_penalty_places=grid - place,
+        driver_days_since_last_race=(start - previous) / DAY_US,
+        **{EVENT: stamps(event.to_numpy()), CREATED: stamps(rows[KNOWN].to_numpy())},
+    )
+    return table(filled, ENTITY, DTYPES)
+
+
+def starting_slots(entries: pd.DataFrame) -> pd.DataFrame:
+    """`race_id, driver_id, grid, is_pit_lane_start, known`: the part of the entries that is known before the race.
+
+    It is known at `grid_timestamp`, not when the result is; a later version of the result with the same `grid_timestamp` is about
+    the result and changes nothing here.
+    """
+    known = micros(entries["grid_timestamp"])
+    slots = entries.assign(**{KNOWN: known}).sort_values([*ENTRY_KEY, KNOWN, CREATED], kind="stable")
+    slots = slots.drop_duplicates([*ENTRY_KEY, KNOWN], keep="first", ignore_index=True)
+    return slots[[*ENTRY_KEY, KNOWN, "grid", "is_pit_lane_start"]].astype({"grid": "Float64", "is_pit_lane_start": "Float64"})
+
+
+def last_start(rows: pd.DataFrame, start: FloatArray, entries: pd.DataFrame, races: pd.DataFrame) -> FloatArray:
+    """(n,) when the last race that each row's driver is known to have started was scheduled to start, microseconds; NaN if none.
+
+    Args:
+        rows: has `driver_id` and `known`.
+        start: (n,) scheduled start of each row's race, microseconds, NaN where the calendar does not say yet.
+        entries: canonical entries.
+        races: canonical races.
+    """
+    results = with_race(publications(entries), races, ["race_start"])
+    results = results.assign(start=micros_or_nan(results["race_start"]))
+    results = results[results["started"] & ~np.isnan(results["start"])]
+    of_driver = {
+        driver: (starts[KNOWN].to_numpy(), starts["start"].to_numpy())
+        for driver, starts in results.groupby("driver_id", sort=False)
+    }
+    nothing = (np.empty(0, dtype=np.int64), np.empty(0))
+    previous = np.full(len(rows), np.nan)
+    for i, (driver, known) in enumerate(zip(rows["driver_id"], rows[KNOWN], strict=True)):
+        published, started = of_driver.get(driver, nothing)
+        before = started[(published <= known) & (started < start[i])]
+        if len(before):
+            previous[i] = before.max()
+    return previous
+
+
+def micros_or_nan(instants: "pd.Series[pd.Timestamp]") -> FloatArray:
+    """(n,) microseconds since 1970 as float64, NaN for NaT; exact until the year 2255."""
+    return np.where(instants.isna(), np.nan, micros(instants).astype(np.float64))
