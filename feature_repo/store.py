@@ -6,6 +6,7 @@ cutoff is always on; the number and order of rows is checked on every retrieval,
 
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +124,9 @@ def views_of(store: FeatureStore, service: FeatureService) -> list[tuple[Feature
     result = []
     for projection in service.feature_view_projections:
         view = store.get_feature_view(projection.name, allow_registry_cache=True)
-        if not Path(view.batch_source.path).is_relative_to(Path(store.repo_path)):
-            raise NotAppliedError(
-                f"view {view.name}: reads {view.batch_source.path}, outside the home {store.repo_path}; run `pitwall apply` again"
-            )
+        source, home = Path(view.batch_source.path), Path(store.config.repo_path)
+        if not source.is_relative_to(home):
+            raise NotAppliedError(f"view {view.name}: reads {source}, outside the home {home}; run `pitwall apply` again")
         result.append((view, [field.name for field in projection.features]))
     return result
 
@@ -183,7 +183,9 @@ def _checked(spine: pd.DataFrame, keys: list[str], features: list[str], service_
 
 
 def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame, features: list[str]) -> pd.DataFrame:
-    with _ONE_QUERY:
+    with _ONE_QUERY, warnings.catch_warnings():
+        # ibis 12 calls a DuckDB method that was renamed; Feast shows every warning, so this one would appear on each retrieval.
+        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
         job = store.get_historical_features(
             entity_df=asked, features=get_service(store, service_name), filter_by_created_timestamp=True
         )

@@ -2,7 +2,7 @@
 
 Reads `features/<view>.parquet`, writes `online_store.db`. Each view is scanned once; its newest rows go in by race, one SQLite
 transaction each: features, exact times and journal change together, so a process killed at any instant leaves whole races, and
-the next run ends in the same state. Values are encoded by Feast's own code, so its readers see what its writer would have written.
+the next run ends in the same state. Values are encoded by Feast's own code, so its readers see what its writer would write.
 """
 
 import logging
@@ -199,7 +199,7 @@ class _ViewWriter:
         return report
 
     def _newest_rows(self, low: int, high: int) -> tuple[pa.Table, int]:
-        """The newest row of each key with low <= event <= high (microseconds), sorted by key, and how many lack a created time."""
+        """The newest row of each key with low <= event <= high (microseconds), sorted by key; how many lack a created time."""
         index = pq.read_table(self.source, columns=[*self.keys, EVENT, CREATED]).to_pandas()
         twice = index.duplicated([*self.keys, EVENT, CREATED], keep=False) & index[CREATED].notna()
         if twice.any():

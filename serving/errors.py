@@ -1,0 +1,11 @@
+"""What can go wrong at request time, beyond what `feature_repo.errors` names."""
+
+from feature_repo.errors import PitwallError
+
+
+class NotServedOnlineError(PitwallError, LookupError):
+    """A feature service holds a view that is never materialized (labels), so only a moment in the past can be asked about."""
+
+
+class InconsistentFeaturesError(PitwallError, RuntimeError):
+    """Two ways of reading the same feature at the same moment disagree."""
