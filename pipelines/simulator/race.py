@@ -1,0 +1,394 @@
+"""The race engine: lap by lap, all races of a season at once, from lights out to the flag.
+
+A lap takes the reference lap times (1 + car + driver + tyres + fuel + water + noise), all in % of the lap; then traffic, pit stops
+and race control act on the session clock, and the running order is the order of the clocks. Arrays are (R, D): R races of a
+season and D cars. Every random number of a race comes from that race's own generator and is drawn before the first lap, so a race
+is the same whichever races run beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.simulator import incidents, strategy, traffic, tyres
+from pipelines.simulator.circuits import Circuit
+from pipelines.simulator.incidents import Control
+from pipelines.simulator.weather import Weather
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+FUEL_START_KG = 103.0
+"""Fuel at lights out, kg; the rules allow 110 (105 before 2019), nearly all is burnt."""
+
+FUEL_PCT_PER_KG = 0.034
+"""Lap time for each kg on board, % of a lap: 0.03 s at a lap of 90 s, the figure teams quote."""
+
+RUBBER_PCT = 0.55
+"""What the track gains in grip over a dry race, % of a lap."""
+
+NOISE_PCT = 0.23
+"""Lap-to-lap noise of an average driver, % of a lap (real consecutive green laps differ by 0.31 % in the median)."""
+
+PACE_PHASE_PCT = 0.26
+"""Slow part of the noise: how a set of tyres or a part of the race suits a car, % of a lap, constant through a stint."""
+
+MISTAKE, MISTAKE_PCT = 0.018, 1.3
+"""Chance of a mistake in a lap, and what it costs on average, % of a lap (lock-up, run wide; exponential)."""
+
+DIRTY_AIR_GAP_S, DIRTY_AIR_PCT = 1.4, 0.16
+"""Closer than this the wake costs time, % of a lap at a circuit of passing_pct 1."""
+
+STANDING_START_S, ROW_S, START_SIGMA_S = 4.5, 0.22, 1.05
+"""Lap 1: time lost from standstill, by place on the grid, and the scatter of starts and first corners, s."""
+
+PIT_LANE_START_S = 12.0
+"""Further loss of a start from the pit lane, s."""
+
+ENTRY_S = 4.0
+"""Part of the pit loss that falls into the in-lap, s (real in-laps are 4.4 s slower than the median lap)."""
+
+LANE_EXTRA_S = 2.2
+"""Time in the pit lane beyond the loss: driving past it on the track also takes time, s."""
+
+CREW_SIGMA_S, SLOW_STOP, SLOW_STOP_S = 0.45, 0.06, 6.0
+"""Stationary time: scatter, chance of a bad stop and its mean extra, s."""
+
+CHEAP_STOP = 0.55
+"""Pit loss behind a safety car or under VSC against green."""
+
+SC_LAP, CATCH_LAP, VSC_LAP, RED_LAP = 1.50, 1.22, 1.38, 1.55
+"""Lap behind the safety car, of cars still catching the queue, under VSC, and into a red flag; in reference laps."""
+
+DAMAGE_LAP1, DAMAGE, DAMAGE_S = 0.028, 0.0011, 14.0
+"""Chance of damage that forces a stop in lap 1 (average circuit) and in any other lap, and its cost, s."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is settled before lights out for R races and D cars. Pace is in % of a lap above the ideal.
+
+    Attributes:
+        circuits: R circuits.
+        pace_pct: (R, D) race pace of car, driver and weekend together.
+        wet_pct: (R, D) further loss on a fully wet track.
+        noise: (R, D) lap noise relative to the average driver.
+        start_s: (R, D) usual gain (negative) or loss in lap 1.
+        tyre_care: (R, D) wear relative to the average driver.
+        crash: (R, D) accident hazard relative to the average driver.
+        failure: (R, D) mechanical hazard by the lap.
+        crew_s: (R, D) mean seconds a stop is slower than the average crew's.
+        grid: (R, D) int, 1..D.
+        pit_lane: (R, D) bool.
+        starts: (R, D) bool, False for a car that does not take the start.
+        weather: weather of the R races.
+    """
+
+    circuits: Sequence[Circuit]
+    pace_pct: Floats
+    wet_pct: Floats
+    noise: Floats
+    start_s: Floats
+    tyre_care: Floats
+    crash: Floats
+    failure: Floats
+    crew_s: Floats
+    grid: Ints
+    pit_lane: Bools
+    starts: Bools
+    weather: Weather
+
+    def of_circuits(self, name: str) -> Floats:
+        """(R,) one numeric attribute of the circuits."""
+        return np.array([getattr(circuit, name) for circuit in self.circuits], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class RaceLog:
+    """What happened, lap by lap; L is the longest race of the season and laps beyond a race's flag mean nothing.
+
+    Attributes:
+        laps: (R,) scheduled laps.
+        clock_s: (R, L, D) session clock at the end of the lap, s after lights out; `traffic.OUT` for a car that is out.
+        compound, age_laps, fresh, stint: (R, L, D) tyres during the lap; age counts this lap.
+        in_lap: (R, L, D) bool, the lap ended in the pit lane.
+        lane_s: (R, L, D) time in the pit lane of the stop that began in this lap, s.
+        free_s: (R, L, D) the lap on a free track (pace), s.
+        control: (R, L) int `Control` in force in the lap.
+        since: (R, L) share of the lap after which it came into force (0: from the line).
+        wetness: (R, L) water on the track for the leader.
+        out_lap: (R, D) int, lap in which the car ended its race; 0 did not start; `strategy.NEVER` when it did not.
+        out_kind: (R, D) int, 0 none, 1 failure, 2 accident.
+        out_detail: (R, D) uniform numbers that choose the words.
+    """
+
+    laps: Ints
+    clock_s: Floats
+    compound: Ints
+    age_laps: Ints
+    fresh: Bools
+    stint: Ints
+    in_lap: Bools
+    lane_s: Floats
+    free_s: Floats
+    control: Ints
+    since: Floats
+    wetness: Floats
+    out_lap: Ints
+    out_kind: Ints
+    out_detail: Floats
+
+
+@dataclass(frozen=True)
+class _Luck:
+    """All random numbers of the races: uniform (R, L, 10, D), normal (R, L, 2, D), by race and lap (R, L, 5), by car (R, 6, D)."""
+
+    uniform: Floats
+    normal: Floats
+    lap: Floats
+    car: Floats
+
+    @classmethod
+    def draw(cls, generators: Sequence[np.random.Generator], laps: Ints, drivers: int) -> "_Luck":
+        longest = int(laps.max())
+        shapes = {"uniform": (10, drivers), "normal": (2, drivers), "lap": (5,)}
+        parts: dict[str, list[Floats]] = {name: [] for name in shapes}
+        cars = []
+        for rng, count in zip(generators, laps, strict=True):
+            for name, shape in shapes.items():
+                numbers = np.full((longest, *shape), 0.5)
+                size = (int(count), *shape)
+                numbers[:count] = rng.standard_normal(size) if name == "normal" else np.clip(rng.uniform(size=size), 1e-9, 1 - 1e-9)
+                parts[name].append(numbers)
+            cars.append(np.clip(rng.uniform(size=(6, drivers)), 1e-9, 1 - 1e-9))
+        return cls(car=np.stack(cars), **{name: np.stack(numbers) for name, numbers in parts.items()})
+
+
+class _Control:
+    """Race control of R races: what is in force and for how many more laps."""
+
+    def __init__(self, races: int) -> None:
+        self.code = np.full(races, Control.GREEN, dtype=np.int64)
+        self.laps_left = np.zeros(races, dtype=np.int64)
+        self.was_neutral = np.zeros(races, dtype=bool)
+
+    def in_force(self, code: Control) -> Bools:
+        """(R,) bool, `code` holds from the line on in this lap (called in an earlier lap)."""
+        return (self.laps_left > 0) & (self.code == code)
+
+    def call(self, answer: Ints, luck: Floats) -> None:
+        """Take up new answers where nothing is in force. `luck` is (R, 5)."""
+        new = (self.laps_left == 0) & (answer != Control.GREEN)
+        sc = 2 + np.minimum(np.floor(-incidents.SC_LAPS_MEAN * np.log(luck[:, 2])), 7).astype(np.int64)
+        length = np.select(
+            [answer == Control.SAFETY_CAR, answer == Control.VSC, answer == Control.RED], [sc, 1 + (luck[:, 2] < 0.25), 1], default=0
+        )
+        self.code = np.where(new, answer, self.code)
+        # One more, because the lap of the incident itself is counted down at its end.
+        self.laps_left = np.where(new & (length > 0), length + 1, self.laps_left)
+
+    def end_of_lap(self) -> None:
+        """Count down; back to green where the time is up."""
+        self.was_neutral = (self.laps_left == 1) & ((self.code == Control.SAFETY_CAR) | (self.code == Control.RED))
+        self.laps_left = np.maximum(self.laps_left - 1, 0)
+        self.code = np.where(self.laps_left == 0, Control.GREEN, self.code)
+
+
+def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> RaceLog:
+    """Run R races.
+
+    Args:
+        setup: what is settled before the start.
+        generators: R generators, one a race.
+    """
+    races, drivers = setup.grid.shape
+    laps = np.array([circuit.laps for circuit in setup.circuits], dtype=np.int64)
+    luck = _Luck.draw(generators, laps, drivers)
+    lap_s, km = setup.of_circuits("lap_s"), setup.of_circuits("length_km")
+    pit_loss, passing = setup.of_circuits("pit_loss_s"), setup.of_circuits("passing_pct")
+    hazard = setup.of_circuits("hazard")[:, None]
+    severity = setup.of_circuits("tyre_severity")[:, None] * setup.tyre_care
+    log = _empty_log(laps, drivers, luck)
+
+    clock = np.zeros((races, drivers))
+    log.out_lap[~setup.starts] = 0
+    running = setup.starts.copy()
+    slots = np.argsort(np.where(running, setup.grid, 100), axis=1, kind="stable").astype(np.int64)
+    plans = strategy.plan_races(
+        laps=laps, severity=severity, wetness=setup.weather.wetness_at(clock), luck=luck.car[:, :4]
+    )
+    control = _Control(races)
+    phase = np.zeros((races, drivers))
+    out_loss = np.zeros((races, drivers))
+    came_in = np.zeros((races, drivers), dtype=bool)
+    follow = np.full((races, drivers), np.inf)
+
+    for lap in range(1, int(laps.max()) + 1):
+        here = luck.uniform[:, lap - 1]
+        normal = luck.normal[:, lap - 1]
+        shared = luck.lap[:, lap - 1]
+        wet = setup.weather.wetness_at(np.minimum(clock, 1e6))
+        sc, vsc, red = (control.in_force(code) for code in (Control.SAFETY_CAR, Control.VSC, Control.RED))
+        slow = sc | vsc | red
+
+        # 1. What goes wrong, and what race control makes of it.
+        times = np.where(slow, 0.25, np.where(control.was_neutral, incidents.RESTART_ACCIDENT, 1.0))[:, None]
+        times = times * (incidents.FIRST_LAP_ACCIDENT if lap == 1 else 1.0) * (1.0 + incidents.WET_ACCIDENT * wet)
+        found = incidents.lap_incidents(
+            running=running,
+            accident_hazard=incidents.ACCIDENT_PER_LAP * hazard * setup.crash * times,
+            failure_hazard=setup.failure * (2.0 if lap == 1 else 1.0),
+            luck_accident=here[:, 0],
+            luck_failure=here[:, 1],
+            luck_answer=shared[:, 0],
+            luck_spin=shared[:, 1] / hazard[:, 0],
+        )
+        # The last laps are not neutralised by a red flag: there would be nothing left to restart.
+        answer = np.where((found.answer == Control.RED) & (laps - lap < 5), Control.SAFETY_CAR, found.answer)
+        fresh_call = ~slow & (answer != Control.GREEN)
+        control.call(answer, shared)
+        since = np.where(fresh_call, 0.1 + 0.8 * shared[:, 3], 0.0)
+        now = np.where(slow | fresh_call, control.code, Control.GREEN)
+        left = found.accident | found.failure
+        log.out_lap[left] = lap
+        log.out_kind[left] = np.where(found.accident, 2, 1)[left]
+        running &= ~left
+
+        # 2. The lap on a free track.
+        share = (lap - 0.5) / laps[:, None]
+        fuel = FUEL_PCT_PER_KG * FUEL_START_KG * np.clip(1.0 - share, 0.0, 1.0)
+        rubber = RUBBER_PCT * (1.0 - np.exp(-3.0 * share))
+        mistake = np.where(here[:, 2] < MISTAKE * (1.0 + 2.0 * wet), -MISTAKE_PCT * np.log(here[:, 3]), 0.0)
+        phase = np.where(came_in | (lap == 1), PACE_PHASE_PCT * normal[:, 1], phase)
+        wake = np.where(follow < DIRTY_AIR_GAP_S, DIRTY_AIR_PCT * passing[:, None], 0.0)
+        noise = NOISE_PCT * setup.noise * normal[:, 0] * (1.0 + 1.5 * wet)
+        rubber_tyres = tyres.lap_effect_pct(plans.compound, plans.age * km[:, None], severity, wet)
+        over_pct = setup.pace_pct + setup.wet_pct * wet + rubber_tyres + fuel - rubber + noise + phase + mistake
+        pace = lap_s[:, None] * (1.0 + over_pct / 100.0)
+        free = pace * (1.0 + wake / 100.0)
+        if lap == 1:
+            free = free + STANDING_START_S + ROW_S * setup.grid + setup.start_s + START_SIGMA_S * normal[:, 1]
+            free = free + PIT_LANE_START_S * setup.pit_lane
+        free = _neutralise(free, lap_s, now=now, since=since, fresh_call=fresh_call)
+        free = free + np.where(came_in, out_loss, 0.0)
+
+        # 3. Who stops at the end of this lap.
+        chance = strategy.stop_chance(
+            plans,
+            lap=lap,
+            laps=laps,
+            km=km,
+            severity=severity,
+            wetness=wet,
+            is_slow=(now == Control.SAFETY_CAR) | (now == Control.VSC),
+            gap_behind_s=_gap_behind(slots, clock),
+            pit_loss_s=pit_loss,
+        )
+        damaged = running & (here[:, 4] < (DAMAGE_LAP1 * hazard if lap == 1 else DAMAGE)) & ~red[:, None]
+        stopping = running & ((here[:, 5] < chance) | damaged) & (lap < laps)[:, None] & ~red[:, None]
+        is_red_lap = fresh_call & (now == Control.RED)
+        stopping &= ~is_red_lap[:, None]
+        free = free + np.where(stopping, ENTRY_S, 0.0) + np.where(damaged, DAMAGE_S * (0.5 + here[:, 6]), 0.0)
+
+        # 4. Order and clocks at the line.
+        leader = np.take_along_axis(clock, slots[:, :1], axis=1)[:, 0]
+        stop_s = incidents.RED_FLAG_MIN_S - incidents.RED_FLAG_MEAN_S * np.log(shared[:, 4])
+        line = np.where(sc, leader + SC_LAP * lap_s * (0.96 + 0.08 * shared[:, 4]), -np.inf)
+        line = np.where(red, leader + np.round(stop_s) + RED_LAP * lap_s, line)
+        ends = np.where(red[:, None], line[:, None], clock + free)
+        ends = np.where(running, ends, traffic.OUT)
+        can_pass = ~slow & ~(fresh_call & (now != Control.YELLOW) & (since < 0.5))
+        slots, ends = traffic.settle_order(
+            slots=slots,
+            clock=ends,
+            lap_s=free,
+            need_s=np.where(
+                lap == 1, -np.inf, traffic.pass_threshold(passing * lap_s / 100.0, here[:, 7], can_pass)
+            ),
+            is_free=(stopping | came_in | damaged | ~running) & ~red[:, None],
+            gap_s=np.where(sc | red, traffic.QUEUE_GAP_S, traffic.FOLLOW_GAP_S)[:, None] * (0.6 + 0.8 * here[:, 9]),
+            line_s=line,
+        )
+        clock = np.where(running, ends, traffic.OUT)
+        follow = np.where(slow[:, None], np.inf, _gap_ahead(slots, clock))
+
+        # 5. Record the lap, then change tyres for the next one.
+        into_pits = stopping | (is_red_lap[:, None] & running & (lap < laps)[:, None])
+        bad = np.where(here[:, 8] < SLOW_STOP, -SLOW_STOP_S * np.log(here[:, 9]), 0.0)
+        service = setup.crew_s + CREW_SIGMA_S * normal[:, 0] + bad
+        cheap = np.where((now == Control.SAFETY_CAR) | (now == Control.VSC), CHEAP_STOP, 1.0)[:, None]
+        loss = np.maximum((pit_loss[:, None] - ENTRY_S) * cheap, 6.0) + np.maximum(service, -1.0)
+        out_loss = np.where(stopping, loss + tyres.WARM_UP_PCT[plans.compound] * lap_s[:, None] / 100.0, 0.0)
+        at = lap - 1
+        log.clock_s[:, at], log.free_s[:, at], log.wetness[:, at] = clock, pace, wet[np.arange(races), slots[:, 0]]
+        log.compound[:, at], log.fresh[:, at], log.stint[:, at] = plans.compound, plans.fresh, plans.stint
+        log.control[:, at], log.since[:, at], log.in_lap[:, at] = now, since, into_pits
+        log.lane_s[:, at] = pit_loss[:, None] + LANE_EXTRA_S + np.maximum(service, -1.0)
+        plans.age = plans.age + 1
+        log.age_laps[:, at] = plans.age
+        wet_now = setup.weather.wetness_at(np.minimum(clock, 1e6))
+        strategy.fit_tyres(
+            plans, into_pits, lap=lap, laps=laps, km=km, severity=severity, wetness=wet_now, luck=here[:, 6]
+        )
+        came_in = stopping
+        control.end_of_lap()
+    return log
+
+
+def _neutralise(free: Floats, lap_s: Floats, *, now: Ints, since: Floats, fresh_call: Bools) -> Floats:
+    """(R, D) lap times under race control, s: part of the lap in the lap of the call, all of it afterwards."""
+    factor = np.select(
+        [now == Control.SAFETY_CAR, now == Control.VSC, now == Control.RED, now == Control.YELLOW],
+        [CATCH_LAP, VSC_LAP, RED_LAP, 1.004],
+        default=1.0,
+    )
+    affected = np.where(fresh_call, 1.0 - since, 1.0)
+    slowed = free * (1.0 + (factor - 1.0) * affected)[:, None]
+    steady = np.maximum(factor * lap_s, 0.0)[:, None] * np.maximum(free / lap_s[:, None], 1.0) ** 0.25
+    whole_lap = (~fresh_call & (now != Control.GREEN))[:, None]
+    return np.where(whole_lap, steady, slowed)
+
+
+def _gap_behind(slots: Ints, clock: Floats) -> Floats:
+    """(R, D) by driver: lead over the next car, s (infinite for the last)."""
+    ordered = np.take_along_axis(clock, slots, axis=1)
+    gaps = np.full_like(ordered, np.inf)
+    gaps[:, :-1] = np.diff(ordered, axis=1)
+    result = np.empty_like(gaps)
+    np.put_along_axis(result, slots, gaps, axis=1)
+    return result
+
+
+def _gap_ahead(slots: Ints, clock: Floats) -> Floats:
+    """(R, D) by driver: distance to the car ahead, s (infinite for the leader)."""
+    ordered = np.take_along_axis(clock, slots, axis=1)
+    gaps = np.full_like(ordered, np.inf)
+    gaps[:, 1:] = np.diff(ordered, axis=1)
+    result = np.empty_like(gaps)
+    np.put_along_axis(result, slots, gaps, axis=1)
+    return result
+
+
+def _empty_log(laps: Ints, drivers: int, luck: _Luck) -> RaceLog:
+    races, longest = len(laps), int(laps.max())
+    shape = (races, longest, drivers)
+    return RaceLog(
+        laps=laps,
+        clock_s=np.full(shape, traffic.OUT),
+        compound=np.zeros(shape, dtype=np.int64),
+        age_laps=np.zeros(shape, dtype=np.int64),
+        fresh=np.zeros(shape, dtype=bool),
+        stint=np.ones(shape, dtype=np.int64),
+        in_lap=np.zeros(shape, dtype=bool),
+        lane_s=np.zeros(shape),
+        free_s=np.zeros(shape),
+        control=np.full((races, longest), Control.GREEN, dtype=np.int64),
+        since=np.zeros((races, longest)),
+        wetness=np.zeros((races, longest)),
+        out_lap=np.full((races, drivers), strategy.NEVER, dtype=np.int64),
+        out_kind=np.zeros((races, drivers), dtype=np.int64),
+        out_detail=luck.car[:, 4],
+    )
