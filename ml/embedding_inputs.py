@@ -1,6 +1,7 @@
 """What the net sees of picture embeddings: absolute or relative to the race, projected and scaled as the training part says."""
 
 import logging
+
 import torch
 from torch import Tensor, nn
 

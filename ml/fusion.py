@@ -77,7 +77,7 @@ class MultiModalFusionModel(nn.Module):
         """
         if self.vision is None:
             raise ModelContractError(
-                "images: got pictures, but this model was made without an encoder; pass (B, 512) embeddings or make it with vision=..."
+                "images: got pictures, but this model has no encoder; pass (B, 512) embeddings or make it with vision=..."
             )
         embedding = torch.zeros(len(pictures), EMBEDDING_DIM, dtype=torch.float32, device=pictures.device)
         if bool(has_picture.any()):
