@@ -58,7 +58,7 @@ def make_rows(
         )
         grid = np.argsort(np.argsort(-(skill + 0.8 * rng.normal(size=n_cars)))) + 1.0
         columns = {
-            "grid": grid,
+            "grid_position": grid,
             "finish_mean_5": 10.5 - 4.0 * skill + rng.normal(size=n_cars),
             "constructor_points_5": np.repeat(rng.normal(size=(n_cars + 1) // 2), 2)[:n_cars],
             "scheduled_laps": np.full(n_cars, float(scheduled)),
@@ -67,10 +67,10 @@ def make_rows(
         columns |= {f"noise_{index}": rng.normal(size=n_cars) for index in range(n_noise)}
         frame = pd.DataFrame(columns)
         for name in frame.columns:
-            if name != "grid":
+            if name != "grid_position":
                 frame.loc[rng.random(n_cars) < missing, name] = np.nan
         compound = rng.choice(np.array([*COMPOUNDS, None], dtype=object), size=n_cars)
-        frame["compound"] = pd.Series(compound, dtype=object)
+        frame["tire_compound"] = pd.Series(compound, dtype=object)
         features.append(frame)
         direction = np.zeros((n_cars, EMBEDDING_DIM), dtype=np.float32)
         direction[:, :8] = day[:, None] + 0.3 * rng.normal(size=(n_cars, 8))

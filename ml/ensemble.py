@@ -1,0 +1,183 @@
+"""The tabular baseline: boosted trees, a forest, a logistic regression and a listwise net, weighted on validation races.
+
+It reads the tabular features only, never the picture. Its members get what the candidate gets: values and values relative to
+the race, medians and categories of the training part only, early stopping on the validation races, several seeds. The weights
+are the mixture that makes the validation races likeliest, drawn a little towards equal shares because they are few.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import DamagedFileError
+from feature_repo.files import read_json, sha256_file, write_json
+from ml.config import FusionConfig, load_config, parse_config
+from ml.ensemble_members import BoostedTrees, Logistic, Member, Prepared, RandomForest
+from ml.errors import NotFittedError
+from ml.fusion_model import FusionPredictor
+from ml.preprocessing import TabularPreprocessor
+from ml.rows import Rows
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MODEL_JSON = "model.json"
+NET = "net"
+_PRIOR_ROWS = 20.0  # equal shares count as much as one more validation race
+NET_CONFIG = "listwise_net"
+_INPUTS = {"name": "ensemble_inputs", "use_pictures": False, "race_relative_tabular": True}
+
+
+def mixture_weights(
+    probabilities: Sequence[NDArray[np.float64]],
+    position: NDArray[np.int64],
+    *,
+    prior_rows: float = _PRIOR_ROWS,
+    rounds: int = 500,
+) -> NDArray[np.float64]:
+    """Shares (>= 0, summing to 1) of the mixture under which `position` is likeliest, by expectation maximisation.
+
+    Args:
+        probabilities: per member (N, 20).
+        position: (N,) finishing positions.
+        prior_rows: rows' worth of pull towards equal shares.
+        rounds: of maximisation; the likelihood is concave, so the start does not matter.
+    """
+    chosen = np.stack([member[np.arange(len(position)), position - 1] for member in probabilities], axis=1) + 1e-12
+    n_members = chosen.shape[1]
+    weights = np.full(n_members, 1.0 / n_members)
+    for _ in range(rounds):
+        responsible = weights * chosen
+        responsible /= responsible.sum(axis=1, keepdims=True)
+        weights = (responsible.sum(axis=0) + prior_rows / n_members) / (len(position) + prior_rows)
+    return weights
+
+
+class EnsemblePredictor:
+    """Weighted tabular members; a `PositionModel`.
+
+    Args:
+        net: configuration of the listwise net, or its name; None leaves it out.
+        threads: CPU threads of the trees.
+        name: in reports.
+
+    Attributes:
+        weights: share of each member, by name; empty before `fit`.
+    """
+
+    def __init__(self, *, net: FusionConfig | str | None = NET_CONFIG, threads: int = 2, name: str = "ensemble") -> None:
+        self.name = name
+        self.weights: dict[str, float] = {}
+        self._members: tuple[Member, ...] = (BoostedTrees(threads=threads), RandomForest(threads=threads), Logistic())
+        config = load_config(net) if isinstance(net, str) else net
+        self._net = FusionPredictor(config, name=NET) if config is not None else None
+        self._preprocessor: TabularPreprocessor | None = None
+
+    def fit(self, train: Rows, validation: Rows) -> None:
+        """Fit every member on `train`, then their weights on `validation`."""
+        self._preprocessor = TabularPreprocessor.fit(train.features, train.race_code, parse_config(_INPUTS, origin=self.name))
+        prepared, held_out = self._prepare(train), self._prepare(validation)
+        for member in self._members:
+            member.fit(prepared, held_out)
+        if self._net is not None:
+            self._net.fit(train, validation)
+        said = self._member_probabilities(validation)
+        shares = mixture_weights(list(said.values()), validation.position)
+        self.weights = {name: float(share) for name, share in zip(said, shares, strict=True)}
+        logger.info("ensemble_fitted rows=%d validation=%d weights=%s", len(train), len(validation), self.weights)
+
+    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+        """(N, 20) weighted mean of the members' probabilities. A race's rows must be given together; labels are not read.
+
+        Raises:
+            NotFittedError: before `fit` or `load`.
+        """
+        return np.sum([self.weights[name] * said for name, said in self._member_probabilities(rows).items()], axis=0)
+
+    def member_probabilities(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+        """Per member (N, 20), for reports on what each contributes.
+
+        Raises:
+            NotFittedError: before `fit` or `load`.
+        """
+        return self._member_probabilities(rows)
+
+    def _member_probabilities(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+        prepared = self._prepare(rows)
+        said = {member.name: member.predict_proba(prepared) for member in self._members}
+        if self._net is not None:
+            said[NET] = self._net.predict_proba(rows)
+        return said
+
+    def _prepare(self, rows: Rows) -> Prepared:
+        if self._preprocessor is None:
+            raise NotFittedError(f"{self.name}: not fitted; call fit or load first")
+        race = rows.race_code
+        return Prepared(matrix=self._preprocessor.transform(rows.features, race), race=race, position=rows.position)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns a frame must have for prediction.
+
+        Raises:
+            NotFittedError: before `fit` or `load`.
+        """
+        if self._preprocessor is None:
+            raise NotFittedError(f"{self.name}: not fitted; call fit or load first")
+        return self._preprocessor.feature_names
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json`, the members' text and arrays, and the net's folder; no pickle. `model.json` is written last.
+
+        Raises:
+            NotFittedError: before `fit` or `load`.
+        """
+        if self._preprocessor is None or not self.weights:
+            raise NotFittedError(f"{self.name}: not fitted, nothing to save; call fit first")
+        folder.mkdir(parents=True, exist_ok=True)
+        for member in self._members:
+            member.save(folder)
+        if self._net is not None:
+            self._net.save(folder / NET)
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MODEL_JSON)
+        write_json(
+            folder / MODEL_JSON,
+            {
+                "format": FORMAT,
+                "kind": "ensemble",
+                "name": self.name,
+                "weights": self.weights,
+                "preprocessing": self._preprocessor.to_dict(),
+                "files_sha256": {path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int = 2) -> Self:
+        """Read what `save` wrote; the loaded ensemble gives the same probabilities.
+
+        Raises:
+            MissingInputError: there is no `model.json`.
+            DamagedFileError: another format, or a file that is missing or not the one that was saved.
+        """
+        state = read_json(folder / MODEL_JSON)
+        if (state.get("format"), state.get("kind")) != (FORMAT, "ensemble"):
+            raise DamagedFileError(
+                f"{folder / MODEL_JSON}: got format {state.get('format')} of {state.get('kind')}, expected an ensemble"
+            )
+        for name, expected in state["files_sha256"].items():
+            path = folder / name
+            if not path.is_file() or sha256_file(path) != expected:
+                raise DamagedFileError(f"{path}: missing, or not the file that was saved; fit and save the ensemble again")
+        ensemble = cls(net=None, threads=threads, name=state["name"])
+        ensemble._preprocessor = TabularPreprocessor.from_dict(state["preprocessing"])
+        ensemble.weights = dict(state["weights"])
+        for member in ensemble._members:
+            member.load(folder)
+        if NET in ensemble.weights:
+            ensemble._net = FusionPredictor.load(folder / NET)
+        return ensemble
