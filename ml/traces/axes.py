@@ -16,8 +16,10 @@ from ml.traces.laps import LapTrace
 
 # A lap within this factor of the race's fast laps is a racing lap; a pit lap or a safety-car lap loses more.
 RACING_LAP_SHARE = 0.93
-# A lap this much faster than the 95th percentile is a timing error (a missed loop), not pace; wet-to-dry swings stay below it.
-IMPLAUSIBLE_SHARE = 1.25
+# A lap this much faster than the 99th percentile is a lap cut short under a red flag or a timing error, not pace: at Jeddah in
+# 2021 two of 800 laps read 280 and 292 km/h where the others end at 244. Wet-to-dry swings stay below it (2018-2024).
+IMPLAUSIBLE_SHARE = 1.10
+_ENOUGH_LAPS = 20  # with fewer there is no telling which is the odd one
 MARGIN_SHARE = 0.06
 LEAST_SPAN_SHARE = 0.02
 LEAST_SPAN_KPH = 2.0
@@ -40,16 +42,16 @@ class RaceAxes:
     def __post_init__(self) -> None:
         if not (self.max_lap >= 1 and 0 <= self.speed_low_kph < self.speed_high_kph < math.inf):
             raise InvalidLapDataError(
-                f"RaceAxes: got max_lap={self.max_lap}, speed {self.speed_low_kph}..{self.speed_high_kph} km/h, expected "
-                "max_lap >= 1 and 0 <= low < high; use race_axes()"
+                f"RaceAxes: got max_lap={self.max_lap}, speed {self.speed_low_kph}..{self.speed_high_kph} km/h, "
+                "expected max_lap >= 1 and 0 <= low < high; use race_axes()"
             )
 
 
 def race_axes(traces: Mapping[str, LapTrace], scheduled_laps: int) -> RaceAxes:
     """Axes from the laps that will be drawn and nothing else, so that nothing later than the moment can move them.
 
-    The top is the fastest lap. The bottom is the lower of the 10th percentile of racing laps and the lowest mean of a car that
-    is not an outlier (a car that crept round for two laps must not set the scale for twenty), both with a margin.
+    The top is the fastest plausible lap. The bottom is the lower of the 10th percentile of racing laps and the lowest mean of a
+    car that is not an outlier (a car that crept round for two laps must not set the scale for twenty), both with a margin.
 
     Args:
         traces: driver_id -> laps of every car of the race up to the moment; at least one car. Order does not matter.
@@ -60,10 +62,11 @@ def race_axes(traces: Mapping[str, LapTrace], scheduled_laps: int) -> RaceAxes:
     if not traces:
         raise InvalidLapDataError("race_axes: got no cars, expected at least one with a lap; there is nothing to draw")
     speeds = np.sort(np.concatenate([trace.speeds_kph for trace in traces.values()]))
-    fast = float(np.percentile(speeds, 95))
-    high = float(speeds[speeds <= fast * IMPLAUSIBLE_SHARE].max())
-    racing = speeds[(speeds >= fast * RACING_LAP_SHARE) & (speeds <= high)]
-    low = min(float(np.percentile(racing, 10)) if len(racing) else high, _lowest_usual_mean(traces))
+    if len(speeds) >= _ENOUGH_LAPS:
+        speeds = speeds[speeds <= float(np.percentile(speeds, 99, method="lower")) * IMPLAUSIBLE_SHARE]
+    high, fast = float(speeds[-1]), float(np.percentile(speeds, 95))
+    racing = speeds[speeds >= fast * RACING_LAP_SHARE]
+    low = min(float(np.percentile(racing, 10)), _lowest_usual_mean(traces))
     least = max(LEAST_SPAN_KPH, high * LEAST_SPAN_SHARE)
     low = min(low, high - least)
     margin = (high - low) * MARGIN_SHARE

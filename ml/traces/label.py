@@ -21,7 +21,15 @@ class Label(Artist):
     """One line of text at a fixed place of the figure."""
 
     def __init__(
-        self, x: int, y: int, colour: tuple[int, int, int], *, size: int, bold: bool = False, align: float = 0.0
+        self,
+        x: int,
+        y: int,
+        colour: tuple[int, int, int],
+        *,
+        size: int,
+        bold: bool = False,
+        align: float = 0.0,
+        upright: bool = False,
     ) -> None:
         """An empty label.
 
@@ -31,14 +39,13 @@ class Label(Artist):
             colour: RGB 0..255.
             size: font size, pixels.
             bold: bold weight.
-            align: share of the text that lies left of the anchor: 0 left-aligned, 0.5 centred, 1 right-aligned.
+            align: share of the text that lies before the anchor: 0 starts there, 0.5 is centred, 1 ends there.
+            upright: read from bottom to top.
         """
         super().__init__()
         self._x, self._y, self._colour, self._align = x, y, colour, align
-        self._size, self._bold = size, bold
+        self._size, self._bold, self._upright = size, bold, upright
         self._text = ""
-        self.set_animated(True)
-        self.set_zorder(20.0)
 
     def set_text(self, text: str) -> None:
         """Show `text`; control characters would break the line and are left out."""
@@ -62,8 +69,11 @@ class Label(Artist):
             at += advance
         context = renderer.new_gc()
         # Images are placed by their lower left corner, with rows from the top down turned over.
-        left = self._x - round(self._align * width) - _OVERHANG
-        renderer.draw_image(context, left, self._y - self._size // 2, image[::-1])
+        before, below = round(self._align * width) + _OVERHANG, self._size // 2
+        if self._upright:
+            renderer.draw_image(context, self._x - len(image) + below, self._y - before, np.rot90(image)[::-1])
+        else:
+            renderer.draw_image(context, self._x - before, self._y - below, image[::-1])
         context.restore()
         self.stale = False
 

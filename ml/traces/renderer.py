@@ -19,6 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import IdentityTransform
 from numpy.typing import ArrayLike, NDArray
 
 from ml.traces.axes import RaceAxes, race_axes, ticks
@@ -53,7 +54,7 @@ _DPI = 100
 _LEFT, _RIGHT, _BOTTOM, _TOP = 64, 788, 50, 546  # plot area, pixels from the lower left
 _PT = 72.0 / _DPI  # points a pixel
 _TITLE_CHARACTERS = 84
-# All of a process's style that drawing a moving line reads; the shared part is drawn under the default style altogether.
+# All of a process's style that drawing reads; artists are made under the default style altogether or say what they look like.
 _LINE_STYLE = {key: matplotlib.rcParamsDefault[key] for key in ("path.simplify", "path.simplify_threshold", "agg.path.chunksize")}
 # rcParams are the process's, not a figure's; two threads must not swap them under each other.
 _RC_LOCK = threading.Lock()
@@ -74,7 +75,7 @@ class TraceRenderer:
     """Renders pictures one after another; keeps the shared part of the last race's axes. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._axes: RaceAxes | None = None
+        self._sheet = _new_sheet()
 
     def render(self, laps: ArrayLike, speeds_kph: ArrayLike, axes: RaceAxes, *, title: str = "") -> bytes:
         """The picture as PNG bytes: equal input gives equal bytes, in any order and in any process.
@@ -102,12 +103,12 @@ class TraceRenderer:
         """(600, 800, 4) uint8 RGBA by drawing every artist from nothing, before the palette: the reference for the fast path."""
         trace = lap_trace(laps, speeds_kph, where=title or "redraw")
         with _own_style():
-            sheet = _new_sheet(axes)
+            sheet = _new_sheet()
+            sheet.set_axes(axes)
             sheet.show(trace, title)
             for artist in sheet.moving:
                 artist.set_animated(False)
-            with matplotlib.style.context("default"):
-                sheet.canvas.draw()
+            sheet.canvas.draw()
             return np.array(sheet.canvas.buffer_rgba())
 
     def blit(self, laps: ArrayLike, speeds_kph: ArrayLike, axes: RaceAxes, *, title: str = "") -> ByteArray:
@@ -118,10 +119,7 @@ class TraceRenderer:
             return np.array(self._sheet.canvas.buffer_rgba())
 
     def _draw(self, trace: LapTrace, axes: RaceAxes, title: str) -> None:
-        if self._axes != axes:
-            self._axes = None  # an error while drawing the shared part must not leave half of it behind
-            self._sheet = _new_sheet(axes)
-            self._axes = axes
+        self._sheet.set_axes(axes)
         self._sheet.blit(trace, title)
 
     def _index(self, trace: LapTrace, axes: RaceAxes, title: str) -> ByteArray:
@@ -131,81 +129,26 @@ class TraceRenderer:
 
 
 class _Sheet:
-    """The figure of one race's axes: the shared part drawn and kept as pixels, and the artists that differ per picture."""
+    """A figure in pixel coordinates: the part that one race shares, kept as pixels, and the artists that differ per picture.
 
-    def __init__(self, axes: RaceAxes) -> None:
-        self.race_axes = axes
+    It has no `Axes`: building and drawing one took longer than all twenty pictures of a race.
+    """
+
+    def __init__(self) -> None:
+        self.axes: RaceAxes | None = None
         self.figure = Figure(figsize=(WIDTH / _DPI, HEIGHT / _DPI), dpi=_DPI, facecolor=as_hex(WHITE), edgecolor="none")
         self.canvas = FigureCanvasAgg(self.figure)
-        self._add_plot()
-        self._add_moving()
-        self.canvas.draw()
-        self._region = self.canvas.copy_from_bbox(self.figure.bbox)  # type: ignore[attr-defined]
-        self._background = self._words().copy()
-        self._background_index = np.zeros((HEIGHT, WIDTH + 1), dtype=np.uint8)
-        self._background_index[:, 1:] = palette_index(self._background).reshape(HEIGHT, WIDTH)
-
-    def _words(self) -> NDArray[np.uint32]:
-        """(480000,) RGBA words of the canvas, a view."""
-        return np.frombuffer(self.canvas.buffer_rgba(), dtype="<u4")
-
-    def _add_plot(self) -> None:
-        """Everything the pictures of the race share."""
-        ink, grid = as_hex(INK), as_hex(GRID)
-        axes = self.race_axes
-        box = (_LEFT / WIDTH, _BOTTOM / HEIGHT, (_RIGHT - _LEFT) / WIDTH, (_TOP - _BOTTOM) / HEIGHT)
-        self.plot = self.figure.add_axes(box, facecolor=as_hex(WHITE))
-        self.plot.set_xlim(0.0, axes.max_lap + 0.5)
-        self.plot.set_ylim(axes.speed_low_kph, axes.speed_high_kph)
-        self.plot.set_axisbelow(True)
-        self.plot.grid(True, color=grid, linewidth=1.0 * _PT, linestyle="-")
-        for axis, values in (
-            (self.plot.xaxis, ticks(0.0, axes.max_lap + 0.5, 12)),
-            (self.plot.yaxis, ticks(axes.speed_low_kph, axes.speed_high_kph, 11)),
-        ):
-            axis.set_ticks(values, [f"{value:g}" for value in values])
-        self.plot.tick_params(length=3.0, width=1.0 * _PT, color=ink, labelcolor=ink, labelsize=10.0, pad=2.5)
-        for spine in self.plot.spines.values():
-            spine.set_color(ink)
-            spine.set_linewidth(1.0 * _PT)
-        self.figure.text(
-            (_LEFT + _RIGHT) / 2 / WIDTH, 6 / HEIGHT, "Lap", ha="center", va="bottom", fontsize=11.0, color=ink, parse_math=False
-        )
-        self.figure.text(
-            4 / WIDTH,
-            (_BOTTOM + _TOP) / 2 / HEIGHT,
-            "Average lap speed (km/h)",
-            ha="left",
-            va="center",
-            rotation=90,
-            fontsize=11.0,
-            color=ink,
-            parse_math=False,
-        )
-
-    def _add_moving(self) -> None:
-        """What differs per picture; all above the shared part, so that drawing it last is drawing it in order."""
-
-        def line(colour: tuple[int, int, int], zorder: float, **style: Any) -> Line2D:
-            artist = Line2D([], [], color=as_hex(colour), zorder=zorder, clip_on=False, animated=True, **style)
-            self.plot.add_line(artist)
-            return artist
-
-        def markers(colour: tuple[int, int, int], zorder: float, marker: str, pixels: float) -> Line2D:
-            return line(colour, zorder, linestyle="none", marker=marker, markersize=pixels * _PT, markeredgewidth=0.0)
-
-        self.mean_line = line(MEAN, 10.0, linewidth=4.0 * _PT, solid_capstyle="butt")
-        self.trace_line = line(TRACE, 11.0, linewidth=4.5 * _PT, solid_capstyle="round", solid_joinstyle="round")
-        self.alone = markers(TRACE, 12.0, "o", 7.0)
-        self.clipped = markers(CLIPPED, 13.0, "v", 9.0)
-        self.worst = markers(WORST, 14.0, "v", 15.0)
-        self.best = markers(BEST, 15.0, "^", 15.0)
+        self._shared: list[Artist] = []
+        self.mean_line = _line(MEAN, linewidth=4.0 * _PT, solid_capstyle="butt")
+        self.trace_line = _line(TRACE, linewidth=4.5 * _PT, solid_capstyle="round", solid_joinstyle="round")
+        self.alone = _markers(TRACE, "o", 7.0)
+        self.clipped = _markers(CLIPPED, "v", 9.0)
+        self.worst = _markers(WORST, "v", 15.0)
+        self.best = _markers(BEST, "^", 15.0)
         self.title = Label(_LEFT, 576, INK, size=17, bold=True)
         self.best_text = Label(_LEFT, 553, BEST, size=15)
         self.mean_text = Label((_LEFT + _RIGHT) // 2, 553, MEAN, size=15, align=0.5)
         self.worst_text = Label(_RIGHT, 553, WORST, size=15, align=1.0)
-        for label in (self.title, self.best_text, self.mean_text, self.worst_text):
-            self.figure.add_artist(label)
         self.moving: tuple[Artist, ...] = (
             self.mean_line,
             self.trace_line,
@@ -218,30 +161,56 @@ class _Sheet:
             self.mean_text,
             self.worst_text,
         )
+        for place, artist in enumerate(self.moving):
+            artist.set_animated(True)
+            artist.set_zorder(10.0 + place)  # above all that is shared, so that drawing them last is drawing in order
+            self.figure.add_artist(artist)
+
+    def set_axes(self, axes: RaceAxes) -> None:
+        """Draw and keep what the race's pictures share."""
+        if self.axes == axes:
+            return
+        self.axes = None  # an error half-way must not leave half of it in use
+        for artist in self._shared:
+            artist.remove()
+        self._shared = _shared_artists(axes)
+        for place, artist in enumerate(self._shared):
+            artist.set_zorder(place / len(self._shared))
+            self.figure.add_artist(artist)
+        self.canvas.draw()
+        self._region = self.canvas.copy_from_bbox(self.figure.bbox)  # type: ignore[attr-defined]
+        self._background = self._words().copy()
+        self._background_index = np.zeros((HEIGHT, WIDTH + 1), dtype=np.uint8)
+        self._background_index[:, 1:] = palette_index(self._background).reshape(HEIGHT, WIDTH)
+        self.axes = axes
+
+    def _words(self) -> NDArray[np.uint32]:
+        """(480000,) RGBA words of the canvas, a view."""
+        return np.frombuffer(self.canvas.buffer_rgba(), dtype="<u4")
 
     def show(self, trace: LapTrace, title: str) -> None:
         """Give every moving artist this picture's content; nothing of the picture before remains."""
+        assert self.axes is not None
         laps, speeds = trace.lap_numbers, trace.speeds_kph
-        low, high = self.race_axes.speed_low_kph, self.race_axes.speed_high_kph
-        pixel = (high - low) / (_TOP - _BOTTOM)
-        drawn = np.clip(speeds, low, high)
+        drawn = np.clip(speeds, self.axes.speed_low_kph, self.axes.speed_high_kph)
+        x, y = _x(laps, self.axes), _y(drawn, self.axes)
         mean, worst, best = trace.mean_kph, int(np.argmin(speeds)), int(np.argmax(speeds))
-        level = min(max(mean, low), high)
-        self.mean_line.set_data([0.0, self.race_axes.max_lap + 0.5], [level, level])
+        level = float(_y(min(max(mean, self.axes.speed_low_kph), self.axes.speed_high_kph), self.axes))
+        self.mean_line.set_data([_LEFT, _RIGHT], [level, level])
 
         breaks = np.flatnonzero(np.diff(laps) > 1) + 1
-        self.trace_line.set_data(np.insert(laps.astype(np.float64), breaks, np.nan), np.insert(drawn, breaks, np.nan))
+        self.trace_line.set_data(np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan))
         # A lap between two gaps has no line to lie on.
         starts, ends = np.r_[0, breaks], np.r_[breaks, len(laps)]
         single = starts[ends - starts == 1]
-        self.alone.set_data(laps[single], drawn[single])
-
-        below = speeds < low
-        self.clipped.set_data(laps[below], np.full(int(below.sum()), low + 5.0 * pixel))
-        self.worst.set_data([laps[worst]], [max(drawn[worst], low + 8.0 * pixel)])
-        self.best.set_data([laps[best]], [min(drawn[best], high - 8.0 * pixel)])
+        self.alone.set_data(x[single], y[single])
         self.alone.set_visible(len(single) > 0)
+
+        below = speeds < self.axes.speed_low_kph
+        self.clipped.set_data(x[below], np.full(int(below.sum()), _BOTTOM + 5.0))
         self.clipped.set_visible(bool(below.any()))
+        self.worst.set_data([x[worst]], [max(y[worst], _BOTTOM + 8.0)])
+        self.best.set_data([x[best]], [min(y[best], _TOP - 8.0)])
 
         span = f"lap {laps[0]}" if len(laps) == 1 else f"laps {laps[0]}-{laps[-1]}"
         name = " ".join(title.split())
@@ -270,6 +239,58 @@ class _Sheet:
         return index
 
 
-def _new_sheet(axes: RaceAxes) -> _Sheet:
+def _shared_artists(axes: RaceAxes) -> list[Artist]:
+    """Grid, frame, ticks and labels, from back to front."""
+    across, up = ticks(0.0, axes.max_lap, 12), ticks(axes.speed_low_kph, axes.speed_high_kph, 11)
+    columns, rows = np.round(_x(across, axes)), np.round(_y(up, axes))
+    grid = [([column, column], [_BOTTOM, _TOP]) for column in columns] + [([_LEFT, _RIGHT], [row, row]) for row in rows]
+    marks = [([column, column], [_BOTTOM - 4, _BOTTOM]) for column in columns] + [
+        ([_LEFT - 4, _LEFT], [row, row]) for row in rows
+    ]
+    frame = ([_LEFT, _RIGHT, _RIGHT, _LEFT, _LEFT], [_BOTTOM, _BOTTOM, _TOP, _TOP, _BOTTOM])
+    artists: list[Artist] = [_strokes(GRID, grid), _strokes(INK, [*marks, frame])]
+    for column, value in zip(columns, across, strict=True):
+        artists.append(_labelled(Label(int(column), _BOTTOM - 20, INK, size=14, align=0.5), f"{value:g}"))
+    for row, value in zip(rows, up, strict=True):
+        artists.append(_labelled(Label(_LEFT - 8, int(row) - 5, INK, size=14, align=1.0), f"{value:g}"))
+    middle = (_LEFT + _RIGHT) // 2, (_BOTTOM + _TOP) // 2
+    artists.append(_labelled(Label(middle[0], 9, INK, size=15, align=0.5), "Lap"))
+    artists.append(_labelled(Label(18, middle[1], INK, size=15, align=0.5, upright=True), "Average lap speed (km/h)"))
+    return artists
+
+
+def _x(laps: NDArray[Any], axes: RaceAxes) -> NDArray[np.float64]:
+    """Pixels from the left of lap numbers; half a lap is left free on the right for the last lap's marker."""
+    return np.asarray(_LEFT + laps * ((_RIGHT - _LEFT) / (axes.max_lap + 0.5)), dtype=np.float64)
+
+
+def _y(speeds_kph: NDArray[Any] | float, axes: RaceAxes) -> NDArray[np.float64]:
+    """Pixels from the bottom of speeds."""
+    scale = (_TOP - _BOTTOM) / (axes.speed_high_kph - axes.speed_low_kph)
+    return np.asarray(_BOTTOM + (speeds_kph - axes.speed_low_kph) * scale, dtype=np.float64)
+
+
+def _line(colour: tuple[int, int, int], **style: Any) -> Line2D:
+    """An empty line in pixel coordinates."""
+    return Line2D([], [], color=as_hex(colour), transform=IdentityTransform(), **style)
+
+
+def _markers(colour: tuple[int, int, int], marker: str, pixels: float) -> Line2D:
+    return _line(colour, linestyle="none", marker=marker, markersize=pixels * _PT, markeredgewidth=0.0)
+
+
+def _strokes(colour: tuple[int, int, int], strokes: list[tuple[list[Any], list[Any]]]) -> Line2D:
+    """Sharp lines one pixel wide."""
+    line = _line(colour, linewidth=1.0 * _PT, linestyle="-", solid_capstyle="butt", antialiased=True, snap=True)
+    line.set_data([v for xs, _ in strokes for v in [*xs, np.nan]], [v for _, ys in strokes for v in [*ys, np.nan]])
+    return line
+
+
+def _labelled(label: Label, text: str) -> Label:
+    label.set_text(text)
+    return label
+
+
+def _new_sheet() -> _Sheet:
     with matplotlib.style.context("default"):
-        return _Sheet(axes)
+        return _Sheet()
