@@ -196,7 +196,7 @@ TABLES: dict[str, Table] = {
                 "position_order": Col("int", "official order of all entries, 1..n", low=1, high=60),
                 "is_classified": Col("bool", "has an official finishing position"),
                 "status": Col("str", "how the race ended, in the source's words"),
-                "points": Col("float", "championship points scored in the race", low=0, high=60),
+                "points": Col("float", "championship points scored in the race; null where the source has none", True, 0, 60),
                 "laps_completed": Col("int", "laps completed", low=0, high=500),
             },
         ),
@@ -238,8 +238,10 @@ TABLES: dict[str, Table] = {
                 **_COMPOUND,
                 "tyre_life_laps": Col("float", "laps driven on this set at the end of the lap", True, 0, 200),
                 "is_fresh_tyre": Col("bool", "the set was new when fitted", True),
-                "pit_in": _time("instant of entering the pit lane on this lap", nullable=True),
-                "pit_out": _time("instant of leaving the pit lane on this lap", nullable=True),
+                "pit_in": _time(
+                    "instant of entering the pit lane on this lap; null if after its end (see pit_stops)", nullable=True
+                ),
+                "pit_out": _time("instant of leaving the pit lane on this lap; null if after its end", nullable=True),
                 "track_status": Col(
                     "str", "every code seen during the lap: 1 clear, 2 yellow, 4 safety car, 5 red, 6 VSC, 7 VSC ending"
                 ),
@@ -266,15 +268,15 @@ TABLES: dict[str, Table] = {
             "pit_stops",
             "passages through the pit lane",
             ("race_id", "driver_id", "lap"),
-            "event = created = pit_out",
+            "event = created = pit_out; for a car that stayed in the pit lane event = pit_in, created = the flag",
             {
                 **_RACE,
                 **_DRIVER,
                 "lap": Col("int", "lap on which the driver entered the pit lane", low=1, high=500),
-                "stint": Col("int", "stint that ended with this stop", low=1, high=60),
+                "stint": Col("int", "stint that ended with this stop", True, 1, 60),
                 "pit_in": _time("instant of entering the pit lane"),
-                "pit_out": _time("instant of leaving the pit lane"),
-                "pit_lane_time_s": _seconds("time in the pit lane, stationary time and red flags included", nullable=False),
+                "pit_out": _time("instant of leaving the pit lane; null for a car that stayed there", nullable=True),
+                "pit_lane_time_s": _seconds("time in the pit lane, stationary time and red flags included"),
             },
         ),
         _table(
@@ -429,9 +431,10 @@ def validate(name: str, frame: pd.DataFrame, season: int) -> pd.DataFrame:
         SCHEMAS[name].validate(checked, lazy=True)
     except pandera.errors.SchemaErrors as error:
         first = error.failure_cases.iloc[0]
+        where = f"lake table {name}, season {season}, row {first['index']}, column {first['column']!r}"
         raise LakeSchemaError(
-            f"lake table {name}, season {season}, row {first['index']}, column {first['column']!r}: got {first['failure_case']!r}, "
-            f"expected {first['check']} ({len(error.failure_cases)} failures); such rows belong into quarantine"
+            f"{where}: got {first['failure_case']!r}, expected {first['check']} ({len(error.failure_cases)} failures); "
+            "such rows belong into quarantine"
         ) from error
     if (checked["season"] != season).any():
         raise LakeSchemaError(
