@@ -62,6 +62,7 @@ class EnsemblePredictor:
 
     Args:
         net: configuration of the listwise net, or its name; None leaves it out.
+        seed: of the trees and the net; each uses several from here on.
         threads: CPU threads of the trees.
         name: in reports.
 
@@ -69,12 +70,20 @@ class EnsemblePredictor:
         weights: share of each member, by name; empty before `fit`.
     """
 
-    def __init__(self, *, net: FusionConfig | str | None = NET_CONFIG, threads: int = 2, name: str = "ensemble") -> None:
+    def __init__(
+        self, *, net: FusionConfig | str | None = NET_CONFIG, seed: int = 0, threads: int = 2, name: str = "ensemble"
+    ) -> None:
         self.name = name
         self.weights: dict[str, float] = {}
-        self._members: tuple[Member, ...] = (BoostedTrees(threads=threads), RandomForest(threads=threads), Logistic())
+        self._members: tuple[Member, ...] = (
+            BoostedTrees(seed=seed, threads=threads),
+            RandomForest(seed=seed, threads=threads),
+            Logistic(),
+        )
         config = load_config(net) if isinstance(net, str) else net
-        self._net = FusionPredictor(config, name=NET) if config is not None else None
+        self._net = (
+            FusionPredictor(config.model_copy(update={"seed": config.seed + seed}), name=NET) if config is not None else None
+        )
         self._preprocessor: TabularPreprocessor | None = None
 
     def fit(self, train: Rows, validation: Rows) -> None:

@@ -128,6 +128,7 @@ class BoostedTrees:
         self,
         *,
         seeds: int = 3,
+        seed: int = 0,
         threads: int = 2,
         learning_rate: float = 0.05,
         leaves: int = 8,
@@ -137,7 +138,8 @@ class BoostedTrees:
         rounds: int = 300,
         patience: int = 30,
     ) -> None:
-        self.seeds, self.rounds, self.patience = seeds, rounds, patience
+        self.seeds = range(seed, seed + seeds)
+        self.rounds, self.patience = rounds, patience
         self.params: dict[str, Any] = {
             "boosting_type": "gbdt",
             "learning_rate": learning_rate,
@@ -164,7 +166,7 @@ class BoostedTrees:
             return "order_loss", _order_loss(scores, validation.race, validation.position), False
 
         self.boosters = []
-        for seed in range(self.seeds):
+        for seed in self.seeds:
             data = lgb.Dataset(train.matrix, label=train.position, free_raw_data=False)
             self.boosters.append(
                 lgb.train(
@@ -220,7 +222,7 @@ class RandomForest:
             "deterministic": True,
             "force_row_wise": True,
             "max_bin": 63,
-            "seed": 0,
+            "seed": seed,
             "verbosity": -1,
         }
         self.booster: lgb.Booster | None = None
