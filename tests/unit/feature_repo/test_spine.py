@@ -111,7 +111,7 @@ def test_entity_frame_refuses_unknown_races_and_races_without_moments(settings: 
         entity_frame(settings, Moment.parse("pre_race"), ["2024_08", "2024_10"])
     known = load_moments(settings)
     write_parquet(settings.features_dir / "moments.parquet", known[known["race_id"] == "2024_08"])
-    with pytest.raises(UnknownEntityError, match="2024_09: .*entrants but no moments"):
+    with pytest.raises(UnknownEntityError, match=r"2024_09: .*entrants but no moments"):
         entity_frame(settings, Moment.parse("pre_race"))
 
 
