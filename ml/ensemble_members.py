@@ -207,7 +207,14 @@ class RandomForest:
     name: ClassVar[str] = "forest"
 
     def __init__(
-        self, *, threads: int = 2, trees: int = 120, leaves: int = 32, min_leaf: int = 10, feature_share: float = 0.3
+        self,
+        *,
+        seed: int = 0,
+        threads: int = 2,
+        trees: int = 120,
+        leaves: int = 32,
+        min_leaf: int = 10,
+        feature_share: float = 0.3,
     ) -> None:
         self.trees = trees
         self.params: dict[str, Any] = {
