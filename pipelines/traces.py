@@ -49,7 +49,7 @@ class TracesReport:
         up_to_date: pictures that were there, intact, and drawn from the same laps.
         repaired: of those drawn now, how many took the place of a damaged or lost file.
         discarded: pictures removed because their race or driver is gone or has no lap by the moment any more.
-        missing: `race_id/driver_id` of entrants without a lap by the moment: there is nothing to draw.
+        missing: `race_id/driver_id` of entrants without a timed lap by the moment: there is nothing to draw.
         failed: `race_id/driver_id` of entrants with laps that could not be drawn (see `generation_errors.log`).
         skipped: race_id of races left out altogether (see `skipped_races.json`).
         share: pictures over entrants with laps, 0..1; 1 when there are none.
@@ -202,8 +202,8 @@ def _wanted(
     for race_id, of_race in rows.groupby("race_id", sort=True):
         traces: dict[str, LapTrace] = {}
         for row in of_race.itertuples():
-            if (race_id, row.driver_id) not in names:
-                continue
+            if (race_id, row.driver_id) not in names or len(lists[row.position][0]) == 0:
+                continue  # laps without a time cannot be drawn: nothing is known of this car's pace yet
             try:
                 traces[row.driver_id] = lap_trace(*lists[row.position], where=f"{race_id} {row.driver_id}")
             except InvalidLapDataError as error:

@@ -78,6 +78,11 @@ class Label(Artist):
         self.stale = False
 
 
+def text_width(text: str, size: int, *, bold: bool) -> int:
+    """Pixels that a label of `text` takes."""
+    return sum(_glyph(size, bold, character)[1] for character in text if character.isprintable())
+
+
 @functools.lru_cache(maxsize=2048)
 def _glyph(size: int, bold: bool, character: str) -> tuple[NDArray[np.uint8], int]:
     """Coverage of one character, (2 * size, advance + 2 * overhang) uint8, baseline half a size above the bottom; and advance."""

@@ -23,7 +23,7 @@ from matplotlib.transforms import IdentityTransform
 from numpy.typing import ArrayLike, NDArray
 
 from ml.traces.axes import RaceAxes, race_axes, ticks
-from ml.traces.label import Label
+from ml.traces.label import Label, text_width
 from ml.traces.laps import LapTrace, lap_trace
 from ml.traces.palette import (
     BEST,
@@ -53,9 +53,11 @@ RENDERER_VERSION = f"{LAYOUT_VERSION}+mpl{matplotlib.__version__}+pil{PIL.__vers
 _DPI = 100
 _LEFT, _RIGHT, _BOTTOM, _TOP = 64, 788, 50, 546  # plot area, pixels from the lower left
 _PT = 72.0 / _DPI  # points a pixel
-_TITLE_CHARACTERS = 84
-# All of a process's style that drawing reads; artists are made under the default style altogether or say what they look like.
-_LINE_STYLE = {key: matplotlib.rcParamsDefault[key] for key in ("path.simplify", "path.simplify_threshold", "agg.path.chunksize")}
+_TITLE_SIZE = 17
+# All of a process's style that lines in pixel coordinates read, when they are made and when they are drawn.
+_LINE_STYLE = {
+    key: value for key, value in matplotlib.rcParamsDefault.items() if key.startswith(("lines.", "path.", "markers.", "agg."))
+}
 # rcParams are the process's, not a figure's; two threads must not swap them under each other.
 _RC_LOCK = threading.Lock()
 
@@ -145,7 +147,7 @@ class _Sheet:
         self.clipped = _markers(CLIPPED, "v", 9.0)
         self.worst = _markers(WORST, "v", 15.0)
         self.best = _markers(BEST, "^", 15.0)
-        self.title = Label(_LEFT, 576, INK, size=17, bold=True)
+        self.title = Label(_LEFT, 576, INK, size=_TITLE_SIZE, bold=True)
         self.best_text = Label(_LEFT, 553, BEST, size=15)
         self.mean_text = Label((_LEFT + _RIGHT) // 2, 553, MEAN, size=15, align=0.5)
         self.worst_text = Label(_RIGHT, 553, WORST, size=15, align=1.0)
@@ -214,9 +216,11 @@ class _Sheet:
 
         span = f"lap {laps[0]}" if len(laps) == 1 else f"laps {laps[0]}-{laps[-1]}"
         name = " ".join(title.split())
-        if len(name) > _TITLE_CHARACTERS - len(span):
-            name = name[: _TITLE_CHARACTERS - len(span) - 1] + "…"
-        self.title.set_text(f"{name}, {span}" if name else span)
+        shown = name
+        while name and text_width(f"{shown}, {span}", _TITLE_SIZE, bold=True) > _RIGHT - _LEFT:
+            name = name[:-1]
+            shown = f"{name}…"
+        self.title.set_text(f"{shown}, {span}" if shown else span)
         self.best_text.set_text(f"max {speeds[best]:.1f} km/h (lap {laps[best]})")
         self.mean_text.set_text(f"mean {mean:.1f} km/h")
         self.worst_text.set_text(f"min {speeds[worst]:.1f} km/h (lap {laps[worst]})")
