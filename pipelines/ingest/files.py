@@ -172,7 +172,7 @@ class FilesSource:
             circuits=_latest([dump.circuits for dump in dumps], "circuit_id"),
             drivers=_latest([dump.drivers for dump in dumps if len(dump.drivers)], "driver_id"),
             constructors=_latest([dump.constructors for dump in dumps if len(dump.constructors)], "constructor_id"),
-            pit_lane=pd.concat([courses.read_pit_lane_starts(path) for path in self.paths], ignore_index=True).drop_duplicates(
+            pit_lane=_stacked([courses.read_pit_lane_starts(path) for path in self.paths]).drop_duplicates(
                 ["season", "round", "code"], keep="last"
             ),
             stints=self._table(
@@ -225,13 +225,11 @@ class FilesSource:
         times = [fallbacks.read_f1db_times(path) for path in self.paths]
         times += [fallbacks.read_session_times(file) for _, file in self._files("f1schedule/schedule_*.json")]
         calendars = [dump.calendar for dump in dumps]
-        covered = {int(season) for calendar in calendars for season in calendar["season"].unique()}
-        missing = [season for season in asked if season not in covered]
-        for path, file in self._files("fastf1_undercut/schedule_*.parquet") if missing else []:
-            schedule = fallbacks.read_undercut_schedule(path, file)
-            calendars.append(schedule[schedule["season"].isin(missing)])
-            sieve.report.note(f"calendar of {', '.join(map(str, missing))} from fastf1_undercut: not in ergast/races.csv")
-        every = pd.concat(calendars, ignore_index=True) if calendars else pd.DataFrame(columns=entries.RACE_CONTENT)
+        for path, file in self._files("fastf1_undercut/schedule_*.parquet"):
+            calendars += _uncovered(
+                fallbacks.read_undercut_schedule(path, file), calendars[: len(dumps)], asked, "calendar", sieve
+            )
+        every = _stacked(calendars) if calendars else pd.DataFrame(columns=entries.RACE_CONTENT)
         empty = [season for season in asked if not (every["season"] == season).any()]
         if empty:
             raise SourceMissingError(
@@ -241,19 +239,14 @@ class FilesSource:
         timed = [entries.with_times(sieve.asked("races", calendar), times) for calendar in calendars]
         checked = [sieve.check("races", calendar, entries.RACE_RULES) for calendar in timed]
         races = sieve.union("races", checked, entries.RACE_KEY, entries.RACE_CONTENT)
-        known = pd.concat([courses.read_courses(path) for path in self.paths], ignore_index=True)
+        known = _stacked([courses.read_courses(path) for path in self.paths])
         return courses.attach_courses(races, known, every, sieve.report)
 
     def _read_results(self, asked: list[int], dumps: list[ErgastDump], sieve: Sieve) -> pd.DataFrame:
         offered = [dump.results for dump in dumps if dump.results is not None]
-        covered = {int(season) for results in offered for season in results["season"].unique()}
-        missing = [season for season in asked if season not in covered]
-        for path, file in self._files("fastf1_undercut/results_*.parquet") if missing else []:
-            results = fallbacks.read_undercut_results(path, file)
-            offered.append(results[results["season"].isin(missing)])
-            sieve.report.note(
-                f"results of {', '.join(map(str, missing))} from fastf1_undercut: no points there, not in ergast/results.csv"
-            )
+        from_dumps = list(offered)
+        for path, file in self._files("fastf1_undercut/results_*.parquet"):
+            offered += _uncovered(fallbacks.read_undercut_results(path, file), from_dumps, asked, "results", sieve)
         empty = [season for season in asked if not any((results["season"] == season).any() for results in offered)]
         if empty:
             raise SourceMissingError(
@@ -338,8 +331,29 @@ class FilesSource:
         return SeasonTables(season, {name: _finish(name, frame) for name, frame in tables.items()}, sieve.rejected(season))
 
 
+def _uncovered(
+    fallback: pd.DataFrame, dumps: list[pd.DataFrame], asked: list[int], what: str, sieve: Sieve
+) -> list[pd.DataFrame]:
+    """The rows of `fallback` of asked seasons whose race no Ergast dump has, as a list of at most one frame."""
+    covered = {race for dump in dumps for race in zip(dump["season"], dump["round"], strict=True)}
+    races = pd.Series(list(zip(fallback["season"], fallback["round"], strict=True)), index=fallback.index, dtype=object)
+    needed = fallback[fallback["season"].isin(asked) & ~races.isin(covered)]
+    for season in sorted(needed["season"].unique()):
+        sieve.report.note(
+            f"{what} of races of {season:.0f} from fastf1_undercut, which has no points, teams or times: not in ergast/"
+        )
+    return [needed] if len(needed) else []
+
+
+def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """The frames below one another; empty ones, whose columns have no real types, do not take part."""
+    full = [frame for frame in frames if len(frame)]
+    return pd.concat(full, ignore_index=True) if full else frames[0]
+
+
 def _latest(frames: list[pd.DataFrame], key: str) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True).drop_duplicates(key, keep="last") if frames else pd.DataFrame(columns=[key])
+    """One row a key, of the last frame that has it."""
+    return _stacked(frames).drop_duplicates(key, keep="last") if frames else pd.DataFrame(columns=[key])
 
 
 def _finish(table: str, frame: pd.DataFrame) -> pd.DataFrame:

@@ -67,13 +67,13 @@ def read_parquet(root: Path, file: Path, columns: Mapping[str, Kind], optional: 
 
 
 def season_counts(file: Path, column: str) -> dict[int, int]:
-    """Season -> number of rows, from one column of a Parquet file.
+    """Season -> number of rows (0 stands for rows without one), from one column of a Parquet file.
 
     Raises:
         SourceFormatError: as `read_parquet`.
     """
     seasons = read_parquet(file.parent, file, {column: "int"})[column]
-    return {int(season): int(count) for season, count in seasons.value_counts().items()}
+    return {int(season): int(count) for season, count in seasons.fillna(0).value_counts().items()}
 
 
 def parse_clock(file: str, column: str, texts: "pd.Series[Any]", rows: "pd.Series[int]") -> "pd.Series[float]":

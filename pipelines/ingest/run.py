@@ -16,13 +16,13 @@ import filelock
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo.files import read_json, remove_leftovers, sha256_file, sha256_json, write_json
+from feature_repo.files import read_json, remove_leftovers, sha256_json, write_json
 from feature_repo.settings import Settings
-from pipelines import lake as lake_module
 from pipelines import schemas
 from pipelines.errors import LakeSchemaError, SeasonsError, TooManyQuarantinedError
 from pipelines.ingest.base import IngestReport, SeasonTables, Source
 from pipelines.lake import Lake, StagedSeason
+from pipelines.steps import code_hash
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def ingest(settings: Settings, source: Source, seasons: Sequence[int], *, progre
     with filelock.FileLock(str(lake.root / ".lock")):
         lake.check_kind(is_simulated=source.is_simulated)
         record = settings.state_dir / "ingest.json"
-        fingerprint = sha256_json({"source": source.fingerprint(), "name": source.name, "code": code_fingerprint()})
+        fingerprint = _fingerprint(source)
         if all(_is_up_to_date(record, lake, season, fingerprint) for season in asked):
             report.skipped_up_to_date = True
             report.seconds = time.perf_counter() - started
@@ -157,10 +157,8 @@ def _is_up_to_date(record: Path, lake: Lake, season: int, fingerprint: str) -> b
     return entry is not None and entry["fingerprint"] == fingerprint and entry["partitions"] == lake.hashes(season)
 
 
-def code_fingerprint() -> str:
-    """Hash of the code that turns sources into partitions, and of the libraries that write them."""
-    here = Path(__file__).parent
-    files = sorted([*here.glob("*.py"), Path(schemas.__file__), Path(lake_module.__file__)])
-    return sha256_json(
-        {"files": {file.name: sha256_file(file) for file in files}, "pandas": pd.__version__, "pyarrow": pa.__version__}
-    )
+def _fingerprint(source: Source) -> str:
+    """Hash of all that a partition depends on: the source's inputs, the code, and the libraries that write the bytes."""
+    code = code_hash("pipelines/ingest", "pipelines/schemas.py", "pipelines/lake.py")
+    libraries = {"pandas": pd.__version__, "pyarrow": pa.__version__}
+    return sha256_json({"name": source.name, "inputs": source.fingerprint(), "code": code, "libraries": libraries})
