@@ -1,6 +1,6 @@
 """The result of a race: who completed how many laps when the winner took the flag, and in what order.
 
-Finishers come first, by laps completed and then by clock; then retirements, by laps completed and then by clock; non-starters last.
+Finishers come first, by laps completed and then by clock; then retirements, in the same way; non-starters last.
 """
 
 from dataclasses import dataclass

@@ -87,7 +87,9 @@ def compare(real: Lake, *, seasons: int, races: int, seed: int) -> Comparison:
         SimulationRequestError: the lake is simulated or has no laps.
     """
     if real.is_simulated or not real.seasons("laps"):
-        raise SimulationRequestError(f"{real.root}: got a simulated or empty lake, expected one with real laps; ingest real races first")
+        raise SimulationRequestError(
+            f"{real.root}: got a simulated or empty lake, expected one with real laps; ingest real races first"
+        )
     left = {table: real.read(table) for table in TABLES}
     parts = [tables for _, tables in simulate_seasons(season_years(seasons), races, seed)]
     right = {table: pd.concat([part[table] for part in parts], ignore_index=True) for table in TABLES}
@@ -183,17 +185,22 @@ def _dynamics(races: pd.DataFrame, entries: pd.DataFrame, laps: pd.DataFrame) ->
     ordered = laps[laps["position"].notna()].sort_values([*keys, "lap"], kind="stable")
     position = ordered["position"].astype(float)
     moved = position.groupby([ordered["race_id"], ordered["driver_id"]]).diff().abs()
-    ordinary = _is_green(ordered) & (ordered["lap"] > 2)  # noqa: PLR2004
+    ordinary = _is_green(ordered) & (ordered["lap"] > 2)
     first = ordered[ordered["lap"] == 1].merge(entries[[*keys, "grid"]], on=keys)
     scheduled = laps["race_id"].map(races.set_index("race_id")["scheduled_laps"])
     figures: dict[str, tuple[float, str]] = {
-        "places gained or lost in lap 1 (mean absolute)": (float((first["position"].astype(float) - first["grid"]).abs().mean()), ""),
+        "places gained or lost in lap 1 (mean absolute)": (
+            float((first["position"].astype(float) - first["grid"]).abs().mean()),
+            "",
+        ),
         "places gained or lost in a green lap (mean absolute)": (float(moved[ordinary].mean()), ""),
     }
     for share in (0.25, 0.5, 0.75):
         figures |= _order_at(share, entries, laps, scheduled)
     order = entries.set_index(keys)["position_order"]
-    ends = laps.groupby(keys)["event_timestamp"].max()[entries.loc[entries["status"] == "Finished", keys].apply(tuple, axis=1).tolist()]
+    ends = laps.groupby(keys)["event_timestamp"].max()[
+        entries.loc[entries["status"] == "Finished", keys].apply(tuple, axis=1).tolist()
+    ]
     by_place = ends.to_frame("end").join(order)
     first_two = [by_place[by_place["position_order"] == place]["end"].droplevel("driver_id") for place in (1, 2)]
     figures["winner's margin (median)"] = (float((first_two[1] - first_two[0]).dt.total_seconds().median()), "s")
@@ -209,7 +216,9 @@ def _order_at(share: float, entries: pd.DataFrame, laps: pd.DataFrame, scheduled
     last = known.groupby(keys).agg(lap=("lap", "max"), end=("event_timestamp", "max")).reset_index()
     rows = entries[entries["race_id"].isin(moment.index)].merge(last, on=keys, how="left")
     # Furthest along first; a car that has stopped falls back lap by lap; no lap at all is last, by grid.
-    rows = rows.assign(lap=rows["lap"].fillna(0)).sort_values(["race_id", "lap", "end", "grid"], ascending=[True, False, True, True])
+    rows = rows.assign(lap=rows["lap"].fillna(0)).sort_values(
+        ["race_id", "lap", "end", "grid"], ascending=[True, False, True, True]
+    )
     forecast = rows.groupby("race_id").cumcount() + 1
     error = (forecast - rows["position_order"]).abs()
     at = f"at {share:.0%} of the distance"

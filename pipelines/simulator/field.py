@@ -16,9 +16,12 @@ FIRST_SEASON = 1975
 N_TEAMS = 10
 N_DRIVERS = 2 * N_TEAMS
 
-CAR_SPREAD_PCT = 0.62
+CAR_SPREAD_PCT = 0.76
 """Standard deviation of car pace between constructors. Real median race laps differ by 1.0 % (std) between cars of a race; car,
 driver, strategy and traffic share that."""
+
+DOMINANCE_PCT = 0.15
+"""Further advantage of the best car of a season: one team dominated in each of 2018-2024, more than a normal spread gives."""
 
 CAR_MEMORY = 0.72
 """Share of a car's advantage that survives the winter (standings of successive real seasons correlate at about 0.7)."""
@@ -29,7 +32,7 @@ CAR_DRIFT_PCT = 0.07
 POWER_SPREAD_PCT = 0.45
 """How differently cars take to straights and to corners, % of a lap between power_share 0 and 1."""
 
-DRIVER_SPREAD_PCT = 0.26
+DRIVER_SPREAD_PCT = 0.33
 """Standard deviation of race pace between drivers; team-mates differ by 0.1-0.4 % in real qualifying."""
 
 DRIVER_DRIFT_PCT = 0.03
@@ -38,8 +41,8 @@ DRIVER_DRIFT_PCT = 0.03
 CIRCUIT_TASTE_PCT = 0.10
 """Lasting liking of a driver for a circuit, % of a lap."""
 
-MECHANICAL_PER_LAP = 0.00075
-"""Mean hazard of a mechanical retirement by the lap: 4.5 % of starts in 60 laps (real 2018-2024: 5 to 6 %)."""
+MECHANICAL_PER_LAP = 0.00100
+"""Mean hazard of a mechanical retirement by the lap: 6 % of starts in 60 laps (real 2018-2024: 5 to 6 %)."""
 
 CONSTRUCTORS: tuple[tuple[str, str, str], ...] = (
     ("apex_union", "Apex Union", "British"),
@@ -56,15 +59,15 @@ CONSTRUCTORS: tuple[tuple[str, str, str], ...] = (
 
 # fmt: off
 _GIVEN = (
-    "Avery", "Bruno", "Caspar", "Dario", "Elias", "Felix", "Gael", "Hugo", "Ivo", "Jonas", "Kenji", "Luca", "Marek", "Nils", "Otto",
-    "Pablo", "Quinn", "Rafael", "Soren", "Teo", "Ulrik", "Viktor", "Wes", "Xavi", "Yuri", "Zane", "Aino", "Bea", "Carla", "Dana",
-    "Emil", "Freya", "Gino", "Hana", "Ines", "Jun", "Kaia", "Leon", "Mira", "Noel",
+    "Avery", "Bruno", "Caspar", "Dario", "Elias", "Felix", "Gael", "Hugo", "Ivo", "Jonas", "Kenji", "Luca", "Marek", "Nils",
+    "Otto", "Pablo", "Quinn", "Rafael", "Soren", "Teo", "Ulrik", "Viktor", "Wes", "Xavi", "Yuri", "Zane", "Aino", "Bea", "Carla",
+    "Dana", "Emil", "Freya", "Gino", "Hana", "Ines", "Jun", "Kaia", "Leon", "Mira", "Noel",
 )
 _FAMILY = (
-    "Lane", "Moreau", "Castell", "Okafor", "Lindqvist", "Bauer", "Ferro", "Tanaka", "Silveira", "Novak", "Harrow", "Dubois", "Vance",
-    "Ricci", "Keller", "Santoro", "Wexler", "Ibarra", "Jansen", "Koskela", "Laurent", "Mbeki", "Nakata", "Orsini", "Pereira", "Quist",
-    "Rowe", "Sato", "Thorne", "Urban", "Varga", "Winter", "Yamada", "Zeller", "Almeida", "Brandt", "Coste", "Drake", "Engel", "Falk",
-    "Grieve", "Holt", "Ishii", "Jarvis", "Kowal", "Lopes", "Marsh", "Nyberg", "Olsen", "Pratt",
+    "Lane", "Moreau", "Castell", "Okafor", "Lindqvist", "Bauer", "Ferro", "Tanaka", "Silveira", "Novak", "Harrow",
+    "Dubois", "Vance", "Ricci", "Keller", "Santoro", "Wexler", "Ibarra", "Jansen", "Koskela", "Laurent", "Mbeki", "Nakata",
+    "Orsini", "Pereira", "Quist", "Rowe", "Sato", "Thorne", "Urban", "Varga", "Winter", "Yamada", "Zeller", "Almeida", "Brandt",
+    "Coste", "Drake", "Engel", "Falk", "Grieve", "Holt", "Ishii", "Jarvis", "Kowal", "Lopes", "Marsh", "Nyberg", "Olsen", "Pratt",
 )
 _NATIONS = (
     "British", "French", "Spanish", "German", "Italian", "Finnish", "Dutch", "Japanese", "Brazilian", "Australian", "Mexican",
@@ -172,15 +175,6 @@ def fields(seed: int) -> Iterator[Field]:
             drivers[seat] = _rookie(rng, _free_name(names, others), hired, season, others, age=(18, 25))
 
 
-def field_of(seed: int, season: int) -> Field:
-    """The field of one season, replayed from the beginning of the world (milliseconds).
-
-    Raises:
-        StopIteration: never; seasons before `FIRST_SEASON` are refused by the caller.
-    """
-    return next(field for field in fields(seed) if field.season == season)
-
-
 def round_pace(field: Field, seed: int, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How cars and drivers have drifted by each round of the season.
 
@@ -191,8 +185,8 @@ def round_pace(field: Field, seed: int, rounds: int) -> tuple[NDArray[np.float64
     Returns:
         (R, 10) pace of the cars and (R, 20) of the drivers, % of a lap above the ideal.
     """
-    steps = [generator(seed, Stream.WEEKEND, field.season, number, 0).standard_normal(N_TEAMS + N_DRIVERS) for number in range(rounds)]
-    walk = np.cumsum(np.stack(steps), axis=0)
+    streams = [generator(seed, Stream.WEEKEND, field.season, number, 0) for number in range(rounds)]
+    walk = np.cumsum(np.stack([rng.standard_normal(N_TEAMS + N_DRIVERS) for rng in streams]), axis=0)
     cars = field.car_pct + CAR_DRIFT_PCT * walk[:, :N_TEAMS]
     drivers = field.trait("pace_pct") + DRIVER_DRIFT_PCT * walk[:, N_TEAMS:]
     return cars, drivers
@@ -206,6 +200,7 @@ def circuit_taste(field: Field, seed: int, circuit_number: int) -> NDArray[np.fl
 
 def _field(season: int, drivers: tuple[Driver, ...], cars: NDArray[np.float64]) -> Field:
     pace = CAR_SPREAD_PCT * cars[0]
+    pace[np.argmin(pace)] -= DOMINANCE_PCT
     return Field(
         season=season,
         drivers=drivers,
@@ -260,7 +255,9 @@ def _free_name(names: list[int], others: list[Driver]) -> int:
     """Take from `names` the first one whose given and family name nobody else in the field has; a name is never used twice."""
     given, family = {driver.given_name for driver in others}, {driver.family_name for driver in others}
     index = next(
-        i for i, name in enumerate(names) if _GIVEN[name % len(_GIVEN)] not in given and _FAMILY[name // len(_GIVEN)] not in family
+        i
+        for i, name in enumerate(names)
+        if _GIVEN[name % len(_GIVEN)] not in given and _FAMILY[name // len(_GIVEN)] not in family
     )
     return names.pop(index)
 

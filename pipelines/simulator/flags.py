@@ -64,7 +64,7 @@ def timeline(log: RaceLog, race: int, leader_ms: NDArray[np.int64], reference_ms
             continue
         begin = int(starts[lap] + log.since[race, lap] * (leader_ms[lap] - starts[lap]))
         last = lap
-        while code != Control.YELLOW and last + 1 < log.laps[race] and log.control[race, last + 1] == code and log.since[race, last + 1] == 0:
+        while code != Control.YELLOW and _goes_on(log, race, last, code):
             last += 1
         changes.append((begin, str(code), lap + 1))
         finish = int(leader_ms[last])
@@ -85,3 +85,9 @@ def timeline(log: RaceLog, race: int, leader_ms: NDArray[np.int64], reference_ms
         code=tuple(change[1] for change in kept),
         lap=np.array([change[2] for change in kept], dtype=np.int64),
     )
+
+
+def _goes_on(log: RaceLog, race: int, lap: int, code: int) -> bool:
+    """What is in force in lap `lap` (counted from 0) is still in force in the next one, not called anew."""
+    following = lap + 1
+    return bool(following < log.laps[race] and log.control[race, following] == code and log.since[race, following] == 0)

@@ -21,13 +21,13 @@ class Control(IntEnum):
     VSC = 6
 
 
-ACCIDENT_PER_LAP = 0.00062
+ACCIDENT_PER_LAP = 0.00088
 """Hazard of an accident that ends the race of an average driver at an average circuit in a dry lap."""
 
 FIRST_LAP_ACCIDENT = 26.0
 """Lap 1 against a later lap: a quarter of all accidents happen there."""
 
-RESTART_ACCIDENT = 5.0
+RESTART_ACCIDENT = 7.0
 """The lap after a safety car or a red flag against an ordinary one."""
 
 WET_ACCIDENT = 4.0
@@ -39,20 +39,20 @@ SPIN_PER_LAP = 0.011
 DEBRIS_PER_LAP = 0.0022
 """Chance that a lap of the race brings the safety car out for debris or a recovered car."""
 
-ACCIDENT_ANSWER = (0.055, 0.50, 0.66)
+ACCIDENT_ANSWER = (0.080, 0.50, 0.66)
 """Cumulative chances of red flag, safety car, VSC after an accident; yellow otherwise."""
 
-FAILURE_ANSWER = (0.0, 0.10, 0.38)
+FAILURE_ANSWER = (0.0, 0.10, 0.28)
 """The same after a mechanical retirement."""
 
 LEAST_RUNNING = 6
 """No car retires when fewer than this run: the least that ever finished a real race of this era is well above."""
 
-SC_LAPS_MEAN = 1.9
+SC_LAPS_MEAN = 1.5
 """Mean laps behind the safety car beyond the first three, after the lap of the incident."""
 
-RED_FLAG_MIN_S, RED_FLAG_MEAN_S = 900.0, 1200.0
-"""Shortest stop under a red flag and the mean beyond it, s."""
+RED_FLAG_MIN_S, RED_FLAG_MEAN_S, RED_FLAG_MAX_S = 900.0, 1200.0, 6000.0
+"""Shortest stop under a red flag, the mean beyond it, and the longest, s (the longest real one of 2018-2024 is above 7,000 s)."""
 
 FAILURES = ("Engine", "Power Unit", "Gearbox", "Brakes", "Hydraulics", "Suspension", "Overheating", "Electronics", "Oil leak")
 ACCIDENTS = ("Accident", "Collision", "Collision damage", "Spun off")

@@ -1,6 +1,6 @@
 """Qualifying in three parts, and the grid it makes.
 
-Q1 drops the five slowest of twenty, Q2 five more, Q3 decides the first ten places. Each part keeps a driver's best lap of two runs.
+Q1 drops the five slowest of twenty, Q2 five more, Q3 decides the first ten places. A part counts the best lap of two runs.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 TRIM = 0.945
 """A qualifying lap against the race reference lap: new softs, no fuel, engine turned up (real pole laps are 4-6 % faster)."""
 
-RUN_SIGMA_PCT = 0.22
+RUN_SIGMA_PCT = 0.17
 """Run-to-run noise of a qualifying lap, % of a lap; the best of two runs counts."""
 
 EVOLUTION_PCT = np.array([0.0, 0.35, 0.65])
@@ -20,7 +20,7 @@ EVOLUTION_PCT = np.array([0.0, 0.35, 0.65])
 NO_TIME = 0.012
 """Chance that a driver sets no time in Q1 (crash or failure): last on the sheet."""
 
-PENALTY_BACK, PENALTY_PLACES, PENALTY_PIT_LANE = 0.035, 0.04, 0.015
+PENALTY_BACK, PENALTY_PLACES, PENALTY_PIT_LANE = 0.03, 0.03, 0.015
 """Chances of a start from the back (new power unit), of losing five places (gearbox, impeding) and of a pit-lane start.
 Real 2018-2024: 1.5 % of entries start from the pit lane and about 8 % elsewhere than they qualified."""
 

@@ -1,6 +1,6 @@
 """The race engine: lap by lap, all races of a season at once, from lights out to the flag.
 
-A lap takes the reference lap times (1 + car + driver + tyres + fuel + water + noise), all in % of the lap; then traffic, pit stops
+A lap takes the reference lap times (1 + car + driver + tyres + fuel + water + noise), in % of the lap; then traffic, pit stops
 and race control act on the session clock, and the running order is the order of the clocks. Arrays are (R, D): R races of a
 season and D cars. Every random number of a race comes from that race's own generator and is drawn before the first lap, so a race
 is the same whichever races run beside it.
@@ -27,13 +27,13 @@ FUEL_START_KG = 103.0
 FUEL_PCT_PER_KG = 0.034
 """Lap time for each kg on board, % of a lap: 0.03 s at a lap of 90 s, the figure teams quote."""
 
-RUBBER_PCT = 0.55
+RUBBER_PCT = 1.15
 """What the track gains in grip over a dry race, % of a lap."""
 
-NOISE_PCT = 0.23
+NOISE_PCT = 0.235
 """Lap-to-lap noise of an average driver, % of a lap (real consecutive green laps differ by 0.31 % in the median)."""
 
-PACE_PHASE_PCT = 0.26
+PACE_PHASE_PCT = 0.36
 """Slow part of the noise: how a set of tyres or a part of the race suits a car, % of a lap, constant through a stint."""
 
 MISTAKE, MISTAKE_PCT = 0.018, 1.3
@@ -42,7 +42,10 @@ MISTAKE, MISTAKE_PCT = 0.018, 1.3
 DIRTY_AIR_GAP_S, DIRTY_AIR_PCT = 1.4, 0.16
 """Closer than this the wake costs time, % of a lap at a circuit of passing_pct 1."""
 
-STANDING_START_S, ROW_S, START_SIGMA_S = 4.5, 0.22, 1.05
+EASE_PCT, EASE_GAP_S = 0.80, 2.0
+"""A driver with nobody close ahead spares the car once the car behind is further away than this; in full 8 s beyond it."""
+
+STANDING_START_S, ROW_S, START_SIGMA_S = 4.5, 0.35, 0.32
 """Lap 1: time lost from standstill, by place on the grid, and the scatter of starts and first corners, s."""
 
 PIT_LANE_START_S = 12.0
@@ -63,8 +66,12 @@ CHEAP_STOP = 0.55
 SC_LAP, CATCH_LAP, VSC_LAP, RED_LAP = 1.50, 1.22, 1.38, 1.55
 """Lap behind the safety car, of cars still catching the queue, under VSC, and into a red flag; in reference laps."""
 
-DAMAGE_LAP1, DAMAGE, DAMAGE_S = 0.028, 0.0011, 14.0
+DAMAGE_LAP1, DAMAGE, DAMAGE_S = 0.040, 0.0011, 14.0
 """Chance of damage that forces a stop in lap 1 (average circuit) and in any other lap, and its cost, s."""
+
+
+HURT_LAPS, HURT_FAILURE, HURT_STOP = 3, 0.07, 0.10
+"""Laps that a damaged car stays fragile, and its chances in each of retiring and of another stop for repairs."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,14 @@ class RaceLog:
 
 @dataclass(frozen=True)
 class _Luck:
-    """All random numbers of the races: uniform (R, L, 10, D), normal (R, L, 2, D), by race and lap (R, L, 5), by car (R, 6, D)."""
+    """All random numbers of the races.
+
+    Attributes:
+        uniform: (R, L, 10, D) in (0, 1).
+        normal: (R, L, 2, D) standard normal.
+        lap: (R, L, 5) in (0, 1), shared by the cars of a race.
+        car: (R, 6, D) in (0, 1), one a race.
+    """
 
     uniform: Floats
     normal: Floats
@@ -161,9 +175,9 @@ class _Luck:
             for name, shape in shapes.items():
                 numbers = np.full((longest, *shape), 0.5)
                 size = (int(count), *shape)
-                numbers[:count] = rng.standard_normal(size) if name == "normal" else np.clip(rng.uniform(size=size), 1e-9, 1 - 1e-9)
+                numbers[:count] = rng.standard_normal(size) if name == "normal" else _open_uniform(rng, size)
                 parts[name].append(numbers)
-            cars.append(np.clip(rng.uniform(size=(6, drivers)), 1e-9, 1 - 1e-9))
+            cars.append(_open_uniform(rng, (6, drivers)))
         return cls(car=np.stack(cars), **{name: np.stack(numbers) for name, numbers in parts.items()})
 
 
@@ -184,7 +198,9 @@ class _Control:
         new = (self.laps_left == 0) & (answer != Control.GREEN)
         sc = 2 + np.minimum(np.floor(-incidents.SC_LAPS_MEAN * np.log(luck[:, 2])), 7).astype(np.int64)
         length = np.select(
-            [answer == Control.SAFETY_CAR, answer == Control.VSC, answer == Control.RED], [sc, 1 + (luck[:, 2] < 0.25), 1], default=0
+            [answer == Control.SAFETY_CAR, answer == Control.VSC, answer == Control.RED],
+            [sc, 1 + (luck[:, 2] < 0.25), 1],
+            default=0,
         )
         self.code = np.where(new, answer, self.code)
         # One more, because the lap of the incident itself is counted down at its end.
@@ -217,13 +233,12 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
     log.out_lap[~setup.starts] = 0
     running = setup.starts.copy()
     slots = np.argsort(np.where(running, setup.grid, 100), axis=1, kind="stable").astype(np.int64)
-    plans = strategy.plan_races(
-        laps=laps, severity=severity, wetness=setup.weather.wetness_at(clock), luck=luck.car[:, :4]
-    )
+    plans = strategy.plan_races(laps=laps, severity=severity, wetness=setup.weather.wetness_at(clock), luck=luck.car[:, :4])
     control = _Control(races)
     phase = np.zeros((races, drivers))
     out_loss = np.zeros((races, drivers))
     came_in = np.zeros((races, drivers), dtype=bool)
+    hurt = np.zeros((races, drivers), dtype=np.int64)
     follow = np.full((races, drivers), np.inf)
 
     for lap in range(1, int(laps.max()) + 1):
@@ -240,7 +255,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         found = incidents.lap_incidents(
             running=running,
             accident_hazard=incidents.ACCIDENT_PER_LAP * hazard * setup.crash * times,
-            failure_hazard=setup.failure * (2.0 if lap == 1 else 1.0),
+            failure_hazard=setup.failure * (2.0 if lap == 1 else 1.0) + np.where(hurt > 0, HURT_FAILURE, 0.0),
             luck_accident=here[:, 0],
             luck_failure=here[:, 1],
             luck_answer=shared[:, 0],
@@ -268,7 +283,9 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         rubber_tyres = tyres.lap_effect_pct(plans.compound, plans.age * km[:, None], severity, wet)
         over_pct = setup.pace_pct + setup.wet_pct * wet + rubber_tyres + fuel - rubber + noise + phase + mistake
         pace = lap_s[:, None] * (1.0 + over_pct / 100.0)
-        free = pace * (1.0 + wake / 100.0)
+        behind = _gap_behind(slots, clock)
+        ease = EASE_PCT * np.clip((behind - EASE_GAP_S) / 8.0, 0.0, 1.0) * (follow > 2.0 * DIRTY_AIR_GAP_S)
+        free = pace * (1.0 + (wake + ease) / 100.0)
         if lap == 1:
             free = free + STANDING_START_S + ROW_S * setup.grid + setup.start_s + START_SIGMA_S * normal[:, 1]
             free = free + PIT_LANE_START_S * setup.pit_lane
@@ -284,10 +301,12 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
             severity=severity,
             wetness=wet,
             is_slow=(now == Control.SAFETY_CAR) | (now == Control.VSC),
-            gap_behind_s=_gap_behind(slots, clock),
+            gap_behind_s=behind,
             pit_loss_s=pit_loss,
         )
-        damaged = running & (here[:, 4] < (DAMAGE_LAP1 * hazard if lap == 1 else DAMAGE)) & ~red[:, None]
+        damage_chance = (DAMAGE_LAP1 * hazard if lap == 1 else DAMAGE) + np.where(hurt > 0, HURT_STOP, 0.0)
+        damaged = running & (here[:, 4] < damage_chance) & ~red[:, None]
+        hurt = np.where(damaged & (hurt == 0), HURT_LAPS, np.maximum(hurt - 1, 0))
         stopping = running & ((here[:, 5] < chance) | damaged) & (lap < laps)[:, None] & ~red[:, None]
         is_red_lap = fresh_call & (now == Control.RED)
         stopping &= ~is_red_lap[:, None]
@@ -296,6 +315,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         # 4. Order and clocks at the line.
         leader = np.take_along_axis(clock, slots[:, :1], axis=1)[:, 0]
         stop_s = incidents.RED_FLAG_MIN_S - incidents.RED_FLAG_MEAN_S * np.log(shared[:, 4])
+        stop_s = np.minimum(stop_s, incidents.RED_FLAG_MAX_S)
         line = np.where(sc, leader + SC_LAP * lap_s * (0.96 + 0.08 * shared[:, 4]), -np.inf)
         line = np.where(red, leader + np.round(stop_s) + RED_LAP * lap_s, line)
         ends = np.where(red[:, None], line[:, None], clock + free)
@@ -305,9 +325,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
             slots=slots,
             clock=ends,
             lap_s=free,
-            need_s=np.where(
-                lap == 1, -np.inf, traffic.pass_threshold(passing * lap_s / 100.0, here[:, 7], can_pass)
-            ),
+            need_s=np.where(lap == 1, -np.inf, traffic.pass_threshold(passing * lap_s / 100.0, here[:, 7], can_pass)),
             is_free=(stopping | came_in | damaged | ~running) & ~red[:, None],
             gap_s=np.where(sc | red, traffic.QUEUE_GAP_S, traffic.FOLLOW_GAP_S)[:, None] * (0.6 + 0.8 * here[:, 9]),
             line_s=line,
@@ -330,12 +348,15 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         plans.age = plans.age + 1
         log.age_laps[:, at] = plans.age
         wet_now = setup.weather.wetness_at(np.minimum(clock, 1e6))
-        strategy.fit_tyres(
-            plans, into_pits, lap=lap, laps=laps, km=km, severity=severity, wetness=wet_now, luck=here[:, 6]
-        )
+        strategy.fit_tyres(plans, into_pits, lap=lap, laps=laps, km=km, severity=severity, wetness=wet_now, luck=here[:, 6])
         came_in = stopping
         control.end_of_lap()
     return log
+
+
+def _open_uniform(rng: np.random.Generator, size: tuple[int, ...]) -> Floats:
+    """Uniform numbers strictly between 0 and 1, so that their logarithms are finite."""
+    return np.clip(rng.uniform(size=size), 1e-9, 1.0 - 1e-9)
 
 
 def _neutralise(free: Floats, lap_s: Floats, *, now: Ints, since: Floats, fresh_call: Bools) -> Floats:

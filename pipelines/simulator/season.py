@@ -32,7 +32,7 @@ MAX_RACES = len(CIRCUITS)
 TEAM_WEEKEND_PCT, DRIVER_WEEKEND_PCT = 0.20, 0.12
 """How far a car's set-up and a driver hit or miss a weekend, % of a lap (standard deviation)."""
 
-RACE_TRIM_PCT = 0.16
+RACE_TRIM_PCT = 0.10
 """Race pace that qualifying does not show, % of a lap (standard deviation by car)."""
 
 DID_NOT_START = 0.003
@@ -69,7 +69,7 @@ def season_years(seasons: int) -> list[int]:
 
 
 def calendar(seed: int, season: int, races: int) -> list[Weekend]:
-    """The first `races` weekends of a season: a seeded order of the circuits, three Sundays in every four or five weeks from March.
+    """The first `races` weekends of a season: a seeded order of the circuits, two Sundays in three from March on.
 
     Raises:
         SimulationRequestError: fewer than 1 or more than `MAX_RACES` races.
@@ -101,7 +101,7 @@ def simulate_seasons(years: list[int], races: int, seed: int) -> Iterator[tuple[
     wrong = [year for year in years if not field_module.FIRST_SEASON <= year <= LAST_SEASON]
     if wrong or seed < 0:
         raise SimulationRequestError(
-            f"simulator: got seasons {wrong or years} and seed {seed}, expected seasons {field_module.FIRST_SEASON}-{LAST_SEASON} "
+            f"simulator: got seasons {wrong or years} and seed {seed}, expected {field_module.FIRST_SEASON}-{LAST_SEASON} "
             "and a seed of 0 or more"
         )
     wanted = set(years)

@@ -22,6 +22,15 @@ LAST_STOP_LAPS = 4
 SC_PLANNED, SC_EXTRA = 0.70, 0.22
 """Chance, in each lap that allows it, that a car with a stop still planned (or with none) uses a safety car or VSC to stop."""
 
+EARLY_GAMBLE, EARLY_LAPS = 0.08, 6
+"""Chance that a car uses a safety car in the first laps to rid itself of a set that it does not want."""
+
+WET_GAMBLE = 0.07
+"""Chance, in each lap of a drying or dampening track, that a car fits the kind of tyre that is not yet (or no longer) right."""
+
+MIXED = (0.10, 0.30)
+"""Wetness at which slicks and intermediates are both defensible; their lines cross at 0.22."""
+
 LATE_STOP = 0.22
 """Chance that a car with a free stop in hand takes new softs near the end (the point for the fastest lap)."""
 
@@ -63,7 +72,7 @@ def plan_races(
         wetness: (R, D) water on the track at lights out.
         luck: (R, 4, D) uniform numbers: stops, compound, lap, age of the set.
     """
-    two = 1.0 / (1.0 + np.exp(-9.0 * (severity - 0.96)))
+    two = 1.0 / (1.0 + np.exp(-9.0 * (severity - 1.07)))
     three = np.clip((severity - 1.1) * 0.9, 0.0, 0.4) * two
     stops = 1 + (luck[:, 0] < two).astype(np.int64) + (luck[:, 0] < three)
     slick = np.searchsorted(np.cumsum(START_SHARES)[:2], luck[:, 1], side="right").astype(np.int64)
@@ -129,9 +138,16 @@ def stop_chance(
     cheap = is_slow[:, None] & is_slick & (remaining > 2)
     chance = np.maximum(chance, np.where(cheap & due_soon, SC_PLANNED, 0.0))
     chance = np.maximum(chance, np.where(cheap & extra, SC_EXTRA, 0.0))
+    chance = np.maximum(chance, np.where(cheap & (lap <= EARLY_LAPS) & (plans.stint == 1), EARLY_GAMBLE, 0.0))
+    chance = np.maximum(chance, np.where(_is_mixed(wetness) & (remaining > 3), WET_GAMBLE, 0.0))
 
     free_stop = is_slick & (remaining >= 1) & (remaining <= 3) & (gap_behind_s > pit_loss_s[:, None] + 4.0)
     return np.maximum(chance, np.where(free_stop & (plans.age > 8), LATE_STOP, 0.0))
+
+
+def _is_mixed(wetness: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Water near the crossover of slicks and intermediates, where teams disagree."""
+    return (wetness > MIXED[0]) & (wetness < MIXED[1])
 
 
 def fit_tyres(
@@ -160,6 +176,9 @@ def fit_tyres(
     remaining = (laps - lap)[:, None]
     remaining_km = remaining * km[:, None]
     water = tyres.best_for_water(wetness)
+    # On a mixed track half of those who stop bet on the other kind.
+    bet = _is_mixed(wetness) & ((luck * 13.0) % 1.0 < 0.5)
+    water = np.where(bet, np.where(water == 0, 1, 0), water)
     # A plan never asks for fewer stops than the hardest tyre needs.
     needed = np.floor(remaining_km * severity / (tyres.LIFE_KM[tyres.HARD] * 1.15)).astype(np.int64)
     left = np.where(plans.compound <= tyres.HARD, np.maximum(plans.stops_left - 1, needed), needed)

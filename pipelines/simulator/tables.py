@@ -214,7 +214,7 @@ def _status(event: SeasonEvent) -> NDArray[np.object_]:
         if log.out_lap[index] == 0:
             words[index] = "Did not start"
         elif result.retired[index]:
-            reasons = incidents.ACCIDENTS if log.out_kind[index] == 2 else incidents.FAILURES  # noqa: PLR2004
+            reasons = incidents.ACCIDENTS if log.out_kind[index] == 2 else incidents.FAILURES
             words[index] = reasons[int(log.out_detail[index] * len(reasons))]
         elif down[index] == 0:
             words[index] = "Finished"

@@ -35,9 +35,7 @@ SLOW_TRAP_POWER = 1.4
 """A lap x % slower than the reference shows about 1.4 x % less at the traps (rain, safety car)."""
 
 
-def lap_columns(
-    event: "SeasonEvent", timelines: Sequence[Timeline], generators: Sequence[np.random.Generator]
-) -> dict[str, Any]:
+def lap_columns(event: "SeasonEvent", timelines: Sequence[Timeline], generators: Sequence[np.random.Generator]) -> dict[str, Any]:
     """Columns of the table `laps`; N rows, ordered by race, driver and lap.
 
     Args:
@@ -63,7 +61,8 @@ def lap_columns(
     out_ms = np.roll(lane_ms, 1) - LANE_BEFORE_LINE_MS
     stopped = log.control[race_no, at] == Control.RED
     # After a red flag cars leave the pit lane at the restart, most of a lap before they next cross the line.
-    out_ms = np.where(stopped & previous_in, lap_ms - np.rint(RESTART_LAPS * lap_s * 1000.0).astype(np.int64), out_ms)
+    restarts = stopped & previous_in
+    out_ms = np.where(restarts, lap_ms - np.rint(RESTART_LAPS * lap_s * 1000.0).astype(np.int64), out_ms)
     out_ms = np.clip(out_ms, 1, lap_ms - 1000)
     pit_in = np.where(came_in, start_us + (end_ms - np.minimum(LANE_BEFORE_LINE_MS, lap_ms // 2)) * 1000, NEVER_US)
     pit_out = np.where(previous_in, start_us + (begin_ms + out_ms) * 1000, NEVER_US)
@@ -71,7 +70,8 @@ def lap_columns(
     status = np.empty(len(at), dtype=object)
     for number, line in enumerate(timelines):
         rows = race_no == number
-        status[rows] = line.seen(begin_ms[rows], end_ms[rows])
+        # A car waiting in the pit lane under a red flag starts its lap, as far as flags go, when it leaves.
+        status[rows] = line.seen(np.where(restarts, begin_ms + out_ms, begin_ms)[rows], end_ms[rows])
     neutral = np.array([any(code in text for code in "4567") for text in status], dtype=bool)
 
     sectors = _sectors(event, generators, index, lap_ms, came_in=came_in, went_out=previous_in)
@@ -83,8 +83,10 @@ def lap_columns(
         "driver": driver,
         "lap": at + 1,
         "lap_start": start_us + begin_ms * 1000,
-        "lap_time_s": lap_ms / 1000.0,
-        **{f"sector{number + 1}_s": sectors[number] / 1000.0 for number in range(3)},
+        "lap_time_s": np.where(restarts, np.nan, lap_ms / 1000.0),  # timing gives no time to the lap that waited for a restart
+        "sector1_s": np.where(restarts, np.nan, sectors[0] / 1000.0),
+        "sector2_s": sectors[1] / 1000.0,
+        "sector3_s": sectors[2] / 1000.0,
         **{f"speed_{name}_kph": speeds[number] for number, name in enumerate(("i1", "i2", "fl", "st"))},
         "position": result.place[index],
         "stint": log.stint[index],

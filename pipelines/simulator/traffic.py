@@ -16,9 +16,7 @@ OUT = 1e8
 """Clock of a car that is out of the race, s: it sorts behind every running car."""
 
 
-def pass_threshold(
-    passing_s: NDArray[np.float64], luck: NDArray[np.float64], can_pass: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def pass_threshold(passing_s: NDArray[np.float64], luck: NDArray[np.float64], can_pass: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Pace advantage each car needs in this lap to pass the car ahead, s.
 
     Args:
@@ -63,7 +61,8 @@ def settle_order(
     _, drivers = slots.shape
     # Rows of `by_slot`: driver, clock, lap, need, free; all by running order.
     by_slot = np.stack(
-        [slots.astype(np.float64)] + [np.take_along_axis(v.astype(np.float64), slots, axis=1) for v in (clock, lap_s, need_s, is_free)]
+        [slots.astype(np.float64)]
+        + [np.take_along_axis(v.astype(np.float64), slots, axis=1) for v in (clock, lap_s, need_s, is_free)]
     )
     idle = 0
     for sweep in range(2 * drivers):

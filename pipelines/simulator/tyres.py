@@ -79,5 +79,5 @@ def slick_for_distance(
         severity: (...) wear relative to the average.
         boldness: (...) share of its life that the team will exceed, 0.1 = 10 % beyond the cliff.
     """
-    reach = LIFE_KM[:MEDIUM + 1] * (1.0 + boldness[..., None]) / severity[..., None]
+    reach = LIFE_KM[: MEDIUM + 1] * (1.0 + boldness[..., None]) / severity[..., None]
     return (distance_km[..., None] > reach).sum(axis=-1).astype(np.int64)

@@ -18,20 +18,23 @@ MINUTES_BEFORE = 60
 MINUTES = 60 + 360
 """Samples kept for a race: enough for two hours of racing and three of red flags."""
 
+LONGER_WINDOW = 1.2
+"""Showers are drawn over a window that reaches beyond the samples kept; some of them are never seen."""
+
 SHOWERS_EXTRA = 0.8
 """Mean number of showers beyond the first on a rainy day."""
 
 SHOWER_MIN = 28.0
 """Mean length of a shower, minutes (exponential)."""
 
-INTENSITY_SIGMA = 0.9
-"""Log-normal spread of the intensity of showers around 0.8 mm/h: most wet a track only in part."""
+SHOWER_MM_H, INTENSITY_SIGMA = 0.34, 0.9
+"""Median rain of a shower, mm/h, and its log-normal spread: most showers wet a track only in part."""
 
 SOAK_PER_MIN = 0.055
 """Share of the remaining dryness lost a minute at 1 mm/h: intermediates are due after about 5 minutes of moderate rain."""
 
 DRY_PER_MIN = 0.020
-"""Water lost a minute on a mild day with cars running, in wetness units: a soaked track is ready for slicks after 35-45 minutes."""
+"""Water lost a minute on a mild day with cars running, of 1: a soaked track is ready for slicks after 35-45 minutes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,12 @@ def simulate_weather(circuits: Sequence[Circuit], generators: Sequence[np.random
     air = usual + 3.0 * base[:, :1] - 0.008 * minute - 3.0 * damp + _smooth(noise[:, 0], 15) * 0.8
     # Sun heats asphalt 8-22 deg C above the air; clouds and rain take most of that away.
     track = air + (22.0 - 14.0 * cloud) * (1.0 - 0.75 * damp) * (1.0 - 0.0015 * minute) + _smooth(noise[:, 1], 10) * 1.5
-    humid = np.array([c.humidity_pct for c in circuits])[:, None] + 8.0 * base[:, 1:2] + 18.0 * damp - 1.2 * (air - usual)
+    humid = (
+        np.array([circuit.humidity_pct for circuit in circuits], dtype=np.float64)[:, None]
+        + 8.0 * base[:, 1:2]
+        + 18.0 * damp
+        - 1.2 * (air - usual)
+    )
     # Barometric formula, scale height 8.4 km.
     altitude = np.array([c.altitude_m for c in circuits])[:, None]
     pressure = 1013.0 * np.exp(-altitude / 8400.0) + 6.0 * base[:, 2:3] + _smooth(noise[:, 2], 60)
@@ -92,7 +100,7 @@ def simulate_weather(circuits: Sequence[Circuit], generators: Sequence[np.random
     return Weather(
         air_c=np.round(air, 1),
         track_c=np.round(track, 1),
-        humidity_pct=np.round(np.clip(humid, 8.0, 98.0), 0),
+        humidity_pct=np.asarray(np.round(np.clip(humid, 8.0, 98.0)), dtype=np.float64),
         pressure_mbar=np.round(pressure, 1),
         wind_deg=heading.astype(np.int64),
         wind_mps=np.round(np.clip(wind, 0.0, 15.0), 1),
@@ -103,11 +111,11 @@ def simulate_weather(circuits: Sequence[Circuit], generators: Sequence[np.random
 
 def _rain_mm_h(circuit: Circuit, rng: np.random.Generator) -> NDArray[np.float64]:
     """(M,) rain by the minute, mm/h; drawn in a fixed order so that dry days use as many numbers as wet ones."""
-    is_rainy = rng.uniform() < circuit.rain_chance
+    is_rainy = rng.uniform() < circuit.rain_chance * LONGER_WINDOW
     showers = 1 + rng.poisson(SHOWERS_EXTRA)
     starts = rng.uniform(-MINUTES_BEFORE - 20.0, 115.0, showers)
     lengths = rng.exponential(SHOWER_MIN, showers) + 3.0
-    strength = 0.8 * np.exp(INTENSITY_SIGMA * rng.standard_normal(showers))
+    strength = SHOWER_MM_H * np.exp(INTENSITY_SIGMA * rng.standard_normal(showers))
     minute = (np.arange(MINUTES) - MINUTES_BEFORE)[:, None]
     falling = (minute >= starts) & (minute < starts + lengths)
     return (falling * strength).sum(axis=1) * float(is_rainy)
