@@ -15,8 +15,11 @@ from rich.table import Table
 Report = Callable[[str, int, int], None]
 """Progress of a step: what is being done, how many are done, how many there are."""
 
-out = Console()
-err = Console(stderr=True)
+# Piped output has no width of its own; 80 columns would cut ids and feature names.
+_PIPED_WIDTH = 160
+
+out = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
 
 def configure_logging(*, verbose: bool) -> None:
@@ -49,7 +52,7 @@ def progress_bar(title: str) -> Iterator[Report]:
 def emit(value: dict[str, Any], *, as_json: bool, show: Callable[[], None]) -> None:
     """Print `value` as one JSON object on stdout, or call `show` to print it for a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, allow_nan=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(value, allow_nan=False, default=_json_value) + "\n")
     else:
         show()
 
@@ -73,3 +76,10 @@ def _shown(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:,.3f}".rstrip("0").rstrip(".") if abs(cell) < 1000 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _json_value(value: Any) -> Any:
+    """Times in ISO 8601, numpy scalars as numbers; anything else as text."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else str(value)

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         return self.home / "weights"
 
     @property
+    def models_dir(self) -> Path:
+        """Trained models as they are served: `models/<name>/`."""
+        return self.home / "models"
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Training checkpoints: `checkpoints/<model>/`."""
         return self.home / "checkpoints"

@@ -81,3 +81,11 @@ class LeakError(PitwallError, RuntimeError):
 
 class NothingToLearnError(PitwallError, ValueError):
     """There are no examples, or too few seasons, to train or to evaluate on."""
+
+
+class NotTrainedError(PitwallError, RuntimeError):
+    """There is no trained and evaluated candidate to promote, or the two do not belong together."""
+
+
+class GateRecordError(PitwallError, RuntimeError):
+    """A model version has no gate record, or the record is not the one that was stored."""

@@ -9,3 +9,7 @@ class NotServedOnlineError(PitwallError, LookupError):
 
 class InconsistentFeaturesError(PitwallError, RuntimeError):
     """Two ways of reading the same feature at the same moment disagree."""
+
+
+class NoModelError(PitwallError, LookupError):
+    """The registry has neither a champion nor a baseline to answer with."""

@@ -1,0 +1,292 @@
+"""A trained model as it is served: a folder that answers one race a call, from numbers and pictures, without pickle.
+
+served_model.json   kind, feature service, the features in order with their categories, encoder identity, hashes
+predictor/          what the model's own `save` wrote
+encoder.safetensors the frozen encoder's weights (models that use pictures)
+question/           the cars of one race as they would be asked about, with the answer given when the model was trained
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from feature_repo.errors import DamagedFileError
+from feature_repo.files import read_json, sha256_file, write_bytes, write_json
+from ml.encoders.vision import EncoderIdentity, VisionEncoder
+from ml.ensemble import EnsemblePredictor
+from ml.errors import ModelContractError
+from ml.fusion_model import FusionPredictor
+from ml.rows import EMBEDDING_DIM, Rows
+
+DESCRIPTION, PREDICTOR, ENCODER, QUESTION = "served_model.json", "predictor", "encoder.safetensors", "question"
+FORMAT = 1
+
+_KINDS: Mapping[str, type[FusionPredictor] | type[EnsemblePredictor]] = {"fusion": FusionPredictor, "ensemble": EnsemblePredictor}
+
+
+class SavedModel(Protocol):
+    """A fitted position model that can write itself."""
+
+    name: str
+
+    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+        """(N, 20) position probabilities."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything needed to load it again."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One column of the `tabular` input.
+
+    Attributes:
+        name: the feature, as the feature service names it.
+        categories: for a text feature the values in the order of their codes 0, 1, ...; None for a number.
+    """
+
+    name: str
+    categories: tuple[str, ...] | None
+
+
+def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[FeatureSpec, ...]:
+    """Which column of the `tabular` input is which feature, with the categories seen.
+
+    Args:
+        features: (N, F) as Feast returned them.
+        order: the feature service's order.
+    """
+    specs = []
+    for name in order:
+        values = features[name].dropna()
+        is_text = values.map(lambda value: isinstance(value, str)).any()
+        specs.append(FeatureSpec(name, tuple(sorted({str(value) for value in values})) if is_text else None))
+    return tuple(specs)
+
+
+def tabular_array(features: pd.DataFrame, specs: Sequence[FeatureSpec]) -> NDArray[np.float32]:
+    """(N, F) float32: numbers as they are, NaN for missing, categories as codes (a value never seen becomes NaN)."""
+    columns = []
+    for spec in specs:
+        if spec.categories is None:
+            columns.append(pd.to_numeric(features[spec.name], errors="raise").to_numpy(dtype=np.float64, na_value=np.nan))
+        else:
+            codes = {value: float(code) for code, value in enumerate(spec.categories)}
+            columns.append(np.array([codes.get(value, math.nan) for value in features[spec.name]], dtype=np.float64))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def tabular_frame(tabular: NDArray[np.float32], specs: Sequence[FeatureSpec]) -> pd.DataFrame:
+    """The inverse of `tabular_array`.
+
+    Raises:
+        ModelContractError: a wrong number of columns, or a code outside the categories.
+    """
+    if tabular.ndim != 2 or tabular.shape[1] != len(specs):
+        raise ModelContractError(f"tabular: got shape {tabular.shape}, expected (cars, {len(specs)}); see served_model.json")
+    columns: dict[str, Any] = {}
+    for column, spec in enumerate(specs):
+        values = tabular[:, column].astype(np.float64)
+        if spec.categories is None:
+            columns[spec.name] = values
+            continue
+        known = ~np.isnan(values)
+        if ((values[known] < 0) | (values[known] >= len(spec.categories)) | (values[known] % 1 != 0)).any():
+            raise ModelContractError(f"tabular: {spec.name}: expected codes 0..{len(spec.categories) - 1} of {spec.categories}")
+        columns[spec.name] = np.array(
+            [spec.categories[int(value)] if ok else None for value, ok in zip(values, known, strict=True)], dtype=object
+        )
+    return pd.DataFrame(columns)
+
+
+class ServedModel:
+    """A loaded model folder.
+
+    Attributes:
+        name: the model.
+        feature_service: the Feast service it must be asked with.
+        specs: columns of `tabular`.
+        identity: of its encoder; None for a tabular model.
+        data_hash: hash of the training set it was fitted on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Load and verify.
+
+        Raises:
+            MissingInputError: no such model.
+            DamagedFileError: a file is not the one that was written.
+        """
+        described = read_json(folder / DESCRIPTION)
+        if described.get("format") != FORMAT or described.get("kind") not in _KINDS:
+            raise DamagedFileError(f"{folder / DESCRIPTION}: not a served model of format {FORMAT}; run `pitwall train`")
+        for name, expected in described["files"].items():
+            if not (folder / name).is_file() or sha256_file(folder / name) != expected:
+                raise DamagedFileError(f"{folder / name}: missing or not the file that was written; run `pitwall train`")
+        self.name = str(described["name"])
+        self.feature_service = str(described["feature_service"])
+        self.data_hash = str(described["data_hash"])
+        self.specs = tuple(
+            FeatureSpec(spec["name"], None if spec["categories"] is None else tuple(spec["categories"]))
+            for spec in described["features"]
+        )
+        self.identity = None if described["encoder"] is None else EncoderIdentity(**described["encoder"])
+        self._predictor = _KINDS[described["kind"]].load(folder / PREDICTOR)
+        self._encoder_file = folder / ENCODER
+        self._encoder: VisionEncoder | None = None
+
+    @property
+    def uses_pictures(self) -> bool:
+        """The model was trained with pictures."""
+        return self.identity is not None
+
+    def encoder(self) -> VisionEncoder:
+        """The frozen encoder, loaded on first use (0.2 s).
+
+        Raises:
+            ModelContractError: a tabular model has none.
+        """
+        if self.identity is None:
+            raise ModelContractError(f"{self.name}: a tabular model has no encoder")
+        if self._encoder is None:
+            self._encoder = VisionEncoder.from_file(self._encoder_file, self.identity)
+        return self._encoder
+
+    def predict(self, tabular: NDArray[np.float32], images: NDArray[np.uint8] | None = None) -> NDArray[np.float64]:
+        """Position probabilities of the cars of one race, from pictures.
+
+        Args:
+            tabular: (cars, F) as `tabular_array` gives.
+            images: (cars, height, width, 3) RGB; an all-zero picture means there is none. None: no pictures at all.
+        Returns:
+            (cars, 20) float64, rows sum to 1.
+        """
+        cars = len(tabular)
+        embedding, has_picture = np.zeros((cars, EMBEDDING_DIM), dtype=np.float32), np.zeros(cars, dtype=bool)
+        if self.uses_pictures and images is not None:
+            if images.ndim != 4 or images.shape[0] != cars or images.shape[3] != 3:
+                raise ModelContractError(f"image: got shape {images.shape}, expected ({cars}, height, width, 3)")
+            has_picture = images.reshape(cars, -1).any(axis=1)
+            if has_picture.any():
+                embedding[has_picture] = self.encoder().embed_arrays(images[has_picture])
+        return self.predict_embedded(tabular, embedding, has_picture)
+
+    def predict_embedded(
+        self, tabular: NDArray[np.float32], embedding: NDArray[np.float32], has_picture: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Position probabilities of the cars of one race, from embeddings made by this model's encoder."""
+        cars = len(tabular)
+        nothing = np.zeros(cars)
+        rows = Rows(
+            keys=pd.DataFrame(
+                {
+                    "race_id": ["2000_01"] * cars,
+                    "driver_id": [f"car_{i:02d}" for i in range(cars)],
+                    "season": 2000,
+                    "round": 1,
+                    "lap": 0,
+                    "event_timestamp": pd.Timestamp("2000-01-01", tz="UTC"),
+                }
+            ),
+            features=tabular_frame(tabular, self.specs),
+            position=np.ones(cars, dtype=np.int64),
+            finished=nothing.astype(bool),
+            embedding=embedding,
+            has_picture=has_picture,
+            picture_sha256=np.full(cars, "", dtype=object),
+            order=np.full(cars, np.nan),
+        )
+        return self._predictor.predict_proba(rows)
+
+
+def is_served_model(folder: Path) -> bool:
+    """The folder holds a complete model (its description is written last)."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def write_served_model(
+    folder: Path,
+    model: Any,
+    *,
+    specs: Sequence[FeatureSpec],
+    feature_service: str,
+    data_hash: str,
+    encoder: tuple[Path, EncoderIdentity] | None,
+    question: Mapping[str, Any],
+) -> None:
+    """Write a model folder; the description comes last, so a folder without it is not a model.
+
+    Args:
+        folder: where to; an older model there is replaced.
+        model: a fitted `FusionPredictor` or `EnsemblePredictor`.
+        specs: columns of `tabular`.
+        feature_service: the service they come from.
+        data_hash: hash of the training set.
+        encoder: weights file and identity, for a model that uses pictures.
+        question: `tabular` (cars, F) and `pictures` (PNG bytes or None per car) of one race.
+    """
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    model.save(folder / PREDICTOR)
+    if encoder is not None:
+        write_bytes(folder / ENCODER, encoder[0].read_bytes())
+    kinds = [kind for kind, class_ in _KINDS.items() if isinstance(model, class_)]
+    description = {
+        "format": FORMAT,
+        "kind": kinds[0],
+        "name": model.name,
+        "feature_service": feature_service,
+        "data_hash": data_hash,
+        "features": [asdict(spec) for spec in specs],
+        "encoder": None if encoder is None else encoder[1].to_json(),
+    }
+    files = [path for path in sorted((folder / PREDICTOR).rglob("*")) if path.is_file()]
+    files += [folder / ENCODER] if encoder is not None else []
+    hashes = {str(path.relative_to(folder)): sha256_file(path) for path in files}
+    write_json(folder / DESCRIPTION, {**description, "files": hashes})
+    try:
+        served = ServedModel(folder)
+        images = decode_pictures(question["pictures"]) if served.uses_pictures else None
+        answer = served.predict(question["tabular"], images)
+        write_question(folder / QUESTION, question, answer)
+    except BaseException:
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+        raise
+
+
+def write_question(folder: Path, question: Mapping[str, Any], answer: NDArray[np.float64]) -> None:
+    """Store a question with its answer: JSON and the PNGs as they are."""
+    for car, png in enumerate(question["pictures"]):
+        picture = folder / f"car_{car:02d}.png"
+        if png is None:
+            picture.unlink(missing_ok=True)
+        else:
+            write_bytes(picture, png)
+    numbers = [[None if math.isnan(value) else float(value) for value in row] for row in question["tabular"]]
+    write_json(folder / "question.json", {"tabular": numbers, "answer": answer.tolist()})
+
+
+def read_question(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """`tabular` (cars, F), `image` (cars, 600, 800, 3) and the stored answer (cars, 20)."""
+    stored = json.loads((folder / "question.json").read_text(encoding="utf-8"))
+    tabular = np.array([[math.nan if value is None else value for value in row] for row in stored["tabular"]], dtype=np.float32)
+    paths = [folder / f"car_{car:02d}.png" for car in range(len(tabular))]
+    images = decode_pictures([path.read_bytes() if path.is_file() else None for path in paths])
+    return tabular, images, np.array(stored["answer"], dtype=np.float64)
+
+
+def decode_pictures(pictures: Sequence[bytes | None]) -> NDArray[np.uint8]:
+    """(cars, height, width, 3) RGB; a missing picture is all zero. All pictures must have one size."""
+    decoded = [None if png is None else np.asarray(Image.open(BytesIO(png)).convert("RGB")) for png in pictures]
+    shape = next((array.shape for array in decoded if array is not None), (1, 1, 3))
+    return np.stack([np.zeros(shape, dtype=np.uint8) if array is None else array for array in decoded])

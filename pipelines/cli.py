@@ -1,0 +1,349 @@
+"""The command `pitwall`: one sub-command a step, all steps in order, and what a home holds.
+
+Steps are the functions that flows and tests call; a command only reads options, shows progress and prints the report. Exit code 0
+only on success, 1 on an error that is named, 2 for bad usage, 3 when the gate refuses and promotion was required.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("TZ", "UTC")  # Feast's SQLite store keeps times as local ones
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import typer
+
+from feature_repo.console import Report, configure_logging, emit, err, out, progress_bar
+from feature_repo.errors import PitwallError
+from feature_repo.settings import Settings
+from pipelines import views
+from pipelines.flows import STEPS, StepOutcome, run_all, run_step
+from pipelines.ingest import parse_seasons
+from pipelines.ingest.base import Source
+from pipelines.ingest.run import ingest as run_ingest
+
+GATE_REFUSED = 3
+
+app = typer.Typer(
+    name="pitwall",
+    help="Formula 1 on a feature store: given everything knowable at this moment, who finishes where?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")]
+SourceName = Annotated[str, typer.Option("--source", help="files or simulator.")]
+Paths = Annotated[
+    list[Path] | None, typer.Option("--path", help="Folder of race files (repeat it to add later seasons).", file_okay=False)
+]
+Seasons = Annotated[str, typer.Option("--seasons", help="files: which, such as 2018-2024. simulator: how many, such as 3.")]
+Races = Annotated[int, typer.Option("--races", min=1, help="simulator: races a season.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="simulator: seed [PITWALL_SEED, 7].")]
+
+
+@app.callback()
+def main_options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step to stderr.")] = False,
+) -> None:
+    """Options of every command."""
+    configure_logging(verbose=verbose)
+
+
+@app.command()
+def ingest(
+    source: SourceName,
+    seasons: Seasons,
+    path: Paths = None,
+    races: Races = 12,
+    seed: Seed = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read races from a source into the lake; every row is written, or quarantined with a reason."""
+    settings = _settings(home)
+    origin, years = _source(settings, source, seasons, path, races, seed)
+    with progress_bar("ingest") as report:
+        found = run_ingest(settings, origin, years, progress=report).to_json()
+    emit(found, as_json=as_json, show=lambda: views.show("ingest", found))
+
+
+@app.command()
+def features(home: Home = None, as_json: AsJson = False) -> None:
+    """Compute the feature tables from the lake."""
+    _run("features", _settings(home), as_json=as_json)
+
+
+@app.command()
+def apply(home: Home = None, as_json: AsJson = False) -> None:
+    """Register entities, feature views and services in the home's Feast registry."""
+    _run("apply", _settings(home), as_json=as_json)
+
+
+@app.command()
+def materialize(
+    since: Annotated[str | None, typer.Option("--since", help="Only rows from this UTC instant on.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only rows up to this UTC instant.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the online store up to date; an older row never replaces a newer one."""
+    from pipelines.flows import as_json as to_json
+    from pipelines.materialize import materialize as step
+
+    with progress_bar("materialize") as report:
+        found = to_json(step(_settings(home), since=since, until=until, progress=report))
+    emit(found, as_json=as_json, show=lambda: views.show("materialize", found))
+
+
+@app.command()
+def traces(
+    lap: Annotated[int | None, typer.Option("--lap", min=1, help="When the leader completes this lap.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option("--fraction", min=0.0, max=1.0, help="Share of the scheduled distance.")
+    ] = None,
+    race: Annotated[list[str] | None, typer.Option("--race", help="Only these races (repeat it).")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the speed traces of every race at a moment (default: the home's default moment)."""
+    if lap is not None and fraction is not None:
+        raise typer.BadParameter("give --lap or --fraction, not both")
+    from pipelines.flows import as_json as to_json
+    from pipelines.traces import render_traces
+
+    moment = f"lap:{lap}" if lap is not None else f"fraction:{fraction}" if fraction is not None else None
+    with progress_bar("traces") as report:
+        found = to_json(render_traces(_settings(home), moment=moment, race_ids=race or None, progress=report))
+    emit(found, as_json=as_json, show=lambda: views.show("traces", found))
+
+
+@app.command()
+def embed(home: Home = None, as_json: AsJson = False) -> None:
+    """Embed every picture once with the frozen encoder; teaches the encoder on simulated traces if it must."""
+    _run("embed", _settings(home), as_json=as_json)
+
+
+@app.command("pretrain-encoder")
+def pretrain_encoder(home: Home = None, as_json: AsJson = False) -> None:
+    """Teach the trace encoder on simulated traces (minutes on two cores); reused by hash afterwards."""
+    from pipelines.embeddings import pretrain_encoder as step
+
+    with progress_bar("pretrain-encoder") as report:
+        found = step(_settings(home), progress=report)
+    emit(found, as_json=as_json, show=lambda: views.show("pretrain-encoder", found))
+
+
+@app.command()
+def train(home: Home = None, as_json: AsJson = False) -> None:
+    """Fit the candidate, the reference design, the tabular twin and the baseline on every known race."""
+    _run("train", _settings(home), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    test_seasons: Annotated[
+        str | None, typer.Option("--test-seasons", help="Seasons to test on [every season with two earlier ones].")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score every model on seasons it never saw, with controls, intervals and what the gate would say."""
+    from pipelines.evaluation import evaluate as step
+    from pipelines.promotion import preview
+
+    settings = _settings(home)
+    seasons = parse_seasons(test_seasons) if test_seasons else None
+    with progress_bar("evaluate") as report:
+        found = step(settings, test_seasons=seasons, progress=report)
+    found["decision"] = preview(settings).to_dict()
+    emit(found, as_json=as_json, show=lambda: views.show("evaluate", found))
+
+
+@app.command()
+def promote(
+    replay: Annotated[str | None, typer.Option("--replay", help="Derive the stored verdict of this version again.")] = None,
+    require: Annotated[bool, typer.Option("--require-promotion", help="Exit with 3 when the gate refuses.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the trained candidate, decide by the gate, and make it champion if it passes."""
+    settings = _settings(home)
+    if replay is None:
+        found = run_step("promote", settings)
+        emit(found, as_json=as_json, show=lambda: views.show("promote", found))
+        if require and not found["decision"]["promote"]:
+            raise typer.Exit(GATE_REFUSED)
+        return
+    from pipelines.promotion import replay_decision
+
+    stored, again = replay_decision(settings, replay)
+    result = {"version": replay, "same": stored == again, "stored": stored.to_dict(), "replayed": again.to_dict()}
+    emit(result, as_json=as_json, show=lambda: views.show("replay", result))
+    if stored != again:
+        raise PitwallError(f"model version {replay}: the stored inputs now give another verdict; see the two above")
+
+
+@app.command()
+def rollback(home: Home = None, as_json: AsJson = False) -> None:
+    """Give the champion alias back to the version it was taken from."""
+    from pipelines.registry import open_registry
+    from pipelines.registry import rollback as step
+
+    settings = _settings(home)
+    found = step(settings, open_registry(settings)).to_json()
+    emit(found, as_json=as_json, show=lambda: views.show("rollback", found))
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """What the home holds: lake, features, pictures, embeddings, online store, models, champion."""
+    from pipelines.status import status as step
+
+    found = step(_settings(home))
+    emit(found, as_json=as_json, show=lambda: views.show("status", found))
+
+
+@app.command()
+def run(
+    source: SourceName,
+    seasons: Seasons,
+    path: Paths = None,
+    races: Races = 12,
+    seed: Seed = None,
+    require: Annotated[bool, typer.Option("--require-promotion", help="Exit with 3 when the gate refuses.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every step in order, from races to a gated model; what is up to date is skipped."""
+    settings = _settings(home)
+    origin, years = _source(settings, source, seasons, path, races, seed)
+    started = time.perf_counter()
+
+    def told(outcome: StepOutcome) -> None:
+        if not as_json:
+            views.show_step(outcome)
+
+    if not as_json:
+        kind = "SIMULATED races" if origin.is_simulated else "real races"
+        out.print(f"{kind}, seasons {years[0]}-{years[-1]}, into {settings.home}")
+    with _step_progress() as progress:
+        outcomes = run_all(settings, origin, years, progress=progress, on_step=told)
+    decision = outcomes[-1].report["decision"]
+    result = {
+        "home": str(settings.home),
+        "simulated": origin.is_simulated,
+        "seconds": round(time.perf_counter() - started, 1),
+        "steps": [vars(outcome) for outcome in outcomes],
+        "decision": decision,
+    }
+
+    def show() -> None:
+        views.show("evaluate", outcomes[STEPS.index("evaluate")].report)
+        views.show("promote", outcomes[-1].report)
+        out.print(f"done in {result['seconds']} s")
+
+    emit(result, as_json=as_json, show=show)
+    if require and not decision["promote"]:
+        raise typer.Exit(GATE_REFUSED)
+
+
+@app.command("simulator-report")
+def simulator_report(
+    real_home: Annotated[Path, typer.Option("--real-home", help="Home whose lake holds real races.", file_okay=False)],
+    seasons: Annotated[int, typer.Option("--seasons", min=1)] = 3,
+    races: Races = 12,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the simulator's distributions with real races."""
+    from pipelines.simulator.compare import compare_with_real, comparison_table
+
+    found = compare_with_real(
+        Settings(home=real_home), seasons=seasons, races=races, seed=Settings().seed if seed is None else seed
+    )
+    emit(found, as_json=as_json, show=lambda: out.print(comparison_table(found)))
+
+
+def _run(step: str, settings: Settings, *, as_json: bool) -> None:
+    with progress_bar(step) as report:
+        found = run_step(step, settings, report)
+    emit(found, as_json=as_json, show=lambda: views.show(step, found))
+
+
+def _settings(home: Path | None) -> Settings:
+    return Settings() if home is None else Settings(home=home)
+
+
+def _source(
+    settings: Settings, name: str, seasons: str, paths: list[Path] | None, races: int, seed: int | None
+) -> tuple[Source, list[int]]:
+    """The source asked for and the seasons to read from it."""
+    if name == "simulator":
+        if paths:
+            raise typer.BadParameter("--path is for --source files; the simulator reads nothing")
+        if not seasons.isdecimal():
+            raise typer.BadParameter(f"--seasons: got {seasons!r}, expected how many seasons to simulate, such as 3")
+        from pipelines.ingest.simulator import SimulatorSource
+
+        simulator = SimulatorSource(seasons=int(seasons), races=races, seed=settings.seed if seed is None else seed)
+        return simulator, list(simulator.years)
+    if name == "files":
+        if not paths:
+            raise typer.BadParameter("--source files needs at least one --path DIR")
+        from pipelines.ingest.files import FilesSource
+
+        return FilesSource(paths), parse_seasons(seasons)
+    raise typer.BadParameter(f"--source: got {name!r}, expected files or simulator")
+
+
+class _step_progress:
+    """One progress bar after the other, each closed when the next step begins."""
+
+    def __enter__(self) -> Any:
+        self._open: Any = None
+        return self._next
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def _next(self, step: str) -> Report:
+        self._close()
+        self._open = progress_bar(step)
+        return self._open.__enter__()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
+
+
+def _add_commands() -> None:
+    """Commands of other packages, registered under `pitwall.commands` (see pyproject.toml)."""
+    for entry in sorted(entry_points(group="pitwall.commands"), key=lambda entry: entry.name):
+        app.command(entry.name)(entry.load())
+
+
+def _silence_shutdown() -> None:
+    """Close stderr before the interpreter ends: DuckDB's bindings report forty lines of "leaks" of their own there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    atexit.register(_silence_shutdown)  # registered first, so that it runs last
+    _add_commands()
+    try:
+        app()
+    except PitwallError as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        err.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise SystemExit(1) from error

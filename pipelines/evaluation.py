@@ -1,0 +1,125 @@
+"""The evaluation step: rolling origin over seasons, all models on the same rows, controls, and the evidence for the gate.
+
+Reads the training set; writes `reports/evaluation.json` (numbers), `reports/evidence.json` (counts per race for the gate) and
+`reports/evaluation.png`. Unchanged data, configurations and code are not evaluated again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, TypeAdapter
+
+from feature_repo.files import read_json, write_json
+from feature_repo.settings import Settings
+from ml.datasets import rows_hash
+from ml.evaluation import default_test_seasons, rolling_origin
+from ml.evidence import Evidence
+from ml.fusion_model import FusionPredictor
+from ml.report import write_report
+from ml.results import evaluate as summarise
+from ml.results import evidence
+from ml.rows import PositionModel
+from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT, REFERENCE, TWIN, factories
+from pipelines.dataset import FEATURE_SERVICE, build_training_set, load_training_set
+from pipelines.embeddings import encoder_identity
+from pipelines.errors import NothingToLearnError
+from pipelines.steps import code_hash, record, recorded
+
+_EVIDENCE = TypeAdapter(dict[str, Evidence], config=ConfigDict(ser_json_inf_nan="strings"))
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    settings: Settings,
+    *,
+    test_seasons: Sequence[int] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score every model on every test season, having learnt from earlier seasons only.
+
+    Args:
+        settings: which home.
+        test_seasons: default every season with at least two earlier ones.
+        progress: called with (what, fits done, fits in all).
+    Returns:
+        What `ml.results.evaluate` returns, plus `moment`, `encoder`, `data_hash`, `up_to_date` and `seconds`; also in
+        `reports/evaluation.json`.
+    Raises:
+        NothingToLearnError: too few seasons.
+    """
+    started = time.perf_counter()
+    build_training_set(settings)
+    rows = load_training_set(settings)
+    seasons = sorted(test_seasons) if test_seasons else default_test_seasons(rows)
+    if not seasons:
+        have = sorted({int(season) for season in rows.seasons})
+        raise NothingToLearnError(f"evaluation: got seasons {have}, expected at least three (two to learn from, one to test on)")
+    identity = encoder_identity(settings)
+    data_hash = rows_hash(rows)
+    depends_on = {
+        "data": data_hash,
+        "encoder": identity.key,
+        "seasons": seasons,
+        "seed": settings.seed,
+        "code": code_hash("ml", "pipelines/evaluation.py", "pipelines/candidates.py"),
+    }
+    paths = [settings.reports_dir / name for name in ("evaluation.json", "evidence.json", "evaluation.png")]
+    if recorded(settings, "evaluate", depends_on) is not None and all(path.exists() for path in paths):
+        return {**read_json(paths[0]), "up_to_date": True, "seconds": round(time.perf_counter() - started, 3)}
+
+    curves: dict[str, list[dict[str, Any]]] = {}
+
+    def keep_curve(name: str, season: int, model: PositionModel) -> None:
+        if isinstance(model, FusionPredictor):
+            curves.setdefault(name, []).extend(
+                {"season": season, "train": epoch.train_loss, "validation": epoch.validation_loss, "epoch": epoch.epoch}
+                for epoch in model.results[0].epochs
+            )
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        predictions = rolling_origin(
+            rows,
+            factories(settings, encoder=identity.key),
+            test_seasons=seasons,
+            picture_controls=(CANDIDATE,),
+            seed=settings.seed,
+            progress=None if progress is None else (lambda done, total, what: progress(what, done, total)),
+            on_fitted=keep_curve,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    result = summarise(
+        predictions,
+        candidate=CANDIDATE,
+        baseline=BASELINE,
+        twin=TWIN,
+        reference=REFERENCE,
+        trivial=(GRID_ORDER, ORDER_AT_MOMENT),
+    )
+    result |= {"moment": settings.moment, "encoder": identity.to_json(), "data_hash": data_hash}
+    result["seconds"] = round(time.perf_counter() - started, 3)
+    names = (CANDIDATE, BASELINE, TWIN, REFERENCE, GRID_ORDER, ORDER_AT_MOMENT)
+    services = {ORDER_AT_MOMENT: ("race_state_v1",)}
+    found = {name: evidence(predictions, name, services=services.get(name, (FEATURE_SERVICE,))) for name in names}
+    write_report(result, paths[2], curves=curves)
+    write_json(paths[1], json.loads(_EVIDENCE.dump_json(found)))
+    write_json(paths[0], result)
+    record(settings, "evaluate", depends_on, {"candidate": CANDIDATE})
+    logger.info("evaluated seasons=%s rows=%d seconds=%.1f", seasons, result["n_rows"], result["seconds"])
+    return {**result, "up_to_date": False}
+
+
+def load_evidence(settings: Settings) -> dict[str, Evidence]:
+    """What the last evaluation found, per model.
+
+    Raises:
+        MissingInputError: nothing was evaluated yet.
+    """
+    return _EVIDENCE.validate_json(json.dumps(read_json(settings.reports_dir / "evidence.json")))

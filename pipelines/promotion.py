@@ -1,0 +1,296 @@
+"""Promotion: log the trained candidate and baseline as model versions, decide by the gate, move the champion, record everything.
+
+The verdict is decided by `ml.gate` from evidence alone; this module gathers the evidence, stores the record with the version, and
+carries the verdict out. Killed at any point and run again it ends in the same state: a version is logged once per trained model,
+decided once, and a recorded promotion that was not carried out is carried out.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+
+from feature_repo.files import read_json, sha256_json, write_json
+from feature_repo.settings import Settings
+from ml.evidence import EarlierTry, Evidence, GateInputs, KnownAnswer
+from ml.gate import Decision, decide_from, replay
+from ml.served_model import DESCRIPTION, QUESTION, read_question
+from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT
+from pipelines.errors import GateRecordError, NotTrainedError
+from pipelines.evaluation import load_evidence
+from pipelines.registry import (
+    BASELINE as BASELINE_ALIAS,
+)
+from pipelines.registry import (
+    CHALLENGER,
+    CHAMPION,
+    MODEL_NAME,
+    alias_version,
+    champion_history,
+    effective_history,
+    get_version,
+    log_version,
+    move_champion,
+    open_registry,
+    registry_lock,
+)
+
+_RECIPE, _ROLE, _VERDICT, _INPUTS_SHA = "pitwall.recipe", "pitwall.role", "gate.verdict", "gate.inputs_sha256"
+_FINGERPRINT, _SEASONS = "gate.fingerprint", "gate.test_seasons"
+_RECORD = "gate_record.json"
+_LOAD_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PromotionReport:
+    """What became of the candidate.
+
+    Attributes:
+        version: the candidate's version.
+        baseline_version: the baseline's version.
+        champion: the champion after this call; None when there is none.
+        previous_champion: the champion before.
+        moved: this call moved the alias.
+        already_decided: the verdict was stored by an earlier call.
+        decision: the gate's verdict.
+    """
+
+    version: str
+    baseline_version: str
+    champion: str | None
+    previous_champion: str | None
+    moved: bool
+    already_decided: bool
+    decision: Decision
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {**asdict(self), "decision": self.decision.to_dict()}
+
+
+def promote(settings: Settings) -> PromotionReport:
+    """Register the trained candidate and baseline, decide, and move the champion if the gate says so.
+
+    Raises:
+        NotTrainedError: nothing was trained or evaluated yet, or they do not belong together.
+        RegistryBusyError: another promotion is under way.
+    """
+    evidence = _current_evidence(settings)
+    client = open_registry(settings)
+    with registry_lock(settings):
+        baseline_version = _register(settings, client, BASELINE, evidence[BASELINE], role="baseline")
+        client.set_registered_model_alias(MODEL_NAME, BASELINE_ALIAS, baseline_version)
+        version = _register(settings, client, CANDIDATE, evidence[CANDIDATE], role="candidate")
+        client.set_registered_model_alias(MODEL_NAME, CHALLENGER, version)
+        previous = alias_version(client, CHAMPION)
+        stored = stored_record(client, get_version(client, version))
+        if stored is None:
+            inputs = _gate_inputs(settings, client, evidence, version=version, champion=previous)
+            decision = decide_from(inputs)
+            _store_record(settings, client, version, inputs, decision)
+        else:
+            decision = _decision(stored)
+        carried_out = any(move.version == version for move in effective_history(champion_history(client), previous))
+        moved = decision.promote and not carried_out
+        if moved:
+            expected = (stored["inputs"]["current_champion"] if stored else previous or "") or None
+            move_champion(client, expected=expected, new=version, reason="promote")
+        champion = alias_version(client, CHAMPION)
+    logger.info("gate_decided version=%s promote=%s moved=%s champion=%s", version, decision.promote, moved, champion)
+    return PromotionReport(version, baseline_version, champion, previous, moved, stored is not None, decision)
+
+
+def preview(settings: Settings) -> Decision:
+    """What the gate would say now about the trained candidate; nothing is registered, recorded or moved.
+
+    Raises:
+        NotTrainedError: as in `promote`.
+    """
+    evidence = _current_evidence(settings)
+    client = open_registry(settings)
+    return decide_from(_gate_inputs(settings, client, evidence, version=None, champion=alias_version(client, CHAMPION)))
+
+
+def replay_decision(settings: Settings, version: str) -> tuple[Decision, Decision]:
+    """The stored verdict of a version and the verdict derived again from its stored inputs.
+
+    Raises:
+        UnknownModelVersionError: no such version.
+        GateRecordError: it has no gate record, or the record is not the one that was stored.
+    """
+    client = open_registry(settings)
+    found = get_version(client, version)
+    stored = stored_record(client, found)
+    if stored is None:
+        raise GateRecordError(
+            f"model version {version}: has no gate record; only candidates that went through `promote` have one"
+        )
+    again = replay(stored["inputs"])
+    expected = found.tags.get(_INPUTS_SHA)
+    if again.inputs_sha256 != expected:
+        raise GateRecordError(
+            f"model version {version}: its gate inputs hash to {again.inputs_sha256[:12]}, recorded was {str(expected)[:12]}; "
+            "the record was changed after the decision"
+        )
+    return _decision(stored), again
+
+
+def stored_record(client: mlflow.MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
+    """The gate record stored with a version (`inputs` and `decision`), or None if it was never decided."""
+    if _VERDICT not in version.tags:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = mlflow.artifacts.download_artifacts(
+            run_id=version.run_id, artifact_path=f"gate/{_RECORD}", dst_path=folder, tracking_uri=client.tracking_uri
+        )
+        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _current_evidence(settings: Settings) -> dict[str, Evidence]:
+    """Evidence of the last evaluation, if it was made on the data the models were trained on."""
+    for name in (CANDIDATE, BASELINE):
+        if not (settings.models_dir / name / DESCRIPTION).exists():
+            raise NotTrainedError(f"{settings.models_dir / name}: no trained model; run `pitwall train` first")
+    if not (settings.reports_dir / "evaluation.json").exists():
+        raise NotTrainedError(f"{settings.reports_dir}: no evaluation; run `pitwall evaluate` first")
+    evaluated = read_json(settings.reports_dir / "evaluation.json")["data_hash"]
+    trained = read_json(settings.models_dir / CANDIDATE / DESCRIPTION)["data_hash"]
+    if evaluated != trained:
+        raise NotTrainedError(
+            f"the candidate was trained on data {trained[:12]}, the evaluation is of {evaluated[:12]}; "
+            "run `pitwall train` and `pitwall evaluate` again"
+        )
+    return load_evidence(settings)
+
+
+def _recipe(settings: Settings, name: str, evidence: Evidence) -> str:
+    """What makes a version another one: the trained files and what the evaluation found."""
+    description = read_json(settings.models_dir / name / DESCRIPTION)
+    return sha256_json({"files": description["files"], "evidence": evidence.fingerprint})
+
+
+def _register(settings: Settings, client: mlflow.MlflowClient, name: str, evidence: Evidence, *, role: str) -> str:
+    """The version of a trained model, logged if it is not there yet."""
+    recipe = _recipe(settings, name, evidence)
+    for found in client.search_model_versions(f"name = '{MODEL_NAME}'"):
+        if found.tags.get(_RECIPE) == recipe and found.tags.get(_ROLE) == role:
+            return str(found.version)
+    folder = settings.models_dir / name
+    description = read_json(folder / DESCRIPTION)
+    evaluation = read_json(settings.reports_dir / "evaluation.json")
+    tabular, images, _ = read_question(folder / QUESTION)
+    example: Mapping[str, np.ndarray] = (
+        {"tabular": tabular} if description["encoder"] is None else {"image": images, "tabular": tabular}
+    )
+    encoder = description["encoder"] or {}
+    return log_version(
+        client,
+        model_dir=folder,
+        input_example=example,
+        run_name=name,
+        params={
+            "model": name,
+            "feature_service": description["feature_service"],
+            "data_hash": description["data_hash"],
+            "moment": settings.moment,
+            "test_seasons": evaluation["test_seasons"],
+            "encoder_kind": encoder.get("kind", "none"),
+            "encoder_weights_sha256": encoder.get("weights_sha256", "none"),
+            "seed": settings.seed,
+        },
+        metrics={metric: value for metric, value in evidence.metrics.items() if np.isfinite(value)},
+        # The verdict's tags are set with the verdict; the recipe comes last, because it is what a re-run looks for.
+        tags={_ROLE: role, "pitwall.model": name, _RECIPE: recipe},
+        reports=[settings.reports_dir / "evaluation.json", settings.reports_dir / "evaluation.png"],
+    )
+
+
+def _gate_inputs(
+    settings: Settings,
+    client: mlflow.MlflowClient,
+    evidence: Mapping[str, Evidence],
+    *,
+    version: str | None,
+    champion: str | None,
+) -> GateInputs:
+    """Everything the gate decides on; `version` None asks about the trained folder before it is registered."""
+    champion_evidence = None
+    if champion is not None:
+        record = stored_record(client, get_version(client, champion))
+        if record is None:
+            raise GateRecordError(f"model version {champion}: is champion without a gate record; roll back first")
+        champion_evidence = replace(GateInputs.from_dict(record["inputs"]).candidate, version=champion)
+    return GateInputs(
+        candidate=replace(evidence[CANDIDATE], version=version or ""),
+        baseline=evidence[BASELINE],
+        champion=champion_evidence,
+        current_champion=champion or "",
+        history=_history(client, besides=version),
+        trivial=(evidence[GRID_ORDER], evidence[ORDER_AT_MOMENT]),
+        known_answer=_ask_in_fresh_process(settings, version),
+    )
+
+
+def _history(client: mlflow.MlflowClient, *, besides: str | None) -> tuple[EarlierTry, ...]:
+    """Every decision taken before, from the tags of the versions."""
+    decided = [
+        found
+        for found in client.search_model_versions(f"name = '{MODEL_NAME}'")
+        if _FINGERPRINT in found.tags and str(found.version) != besides
+    ]
+    return tuple(
+        EarlierTry(found.tags[_FINGERPRINT], tuple(int(season) for season in found.tags[_SEASONS].split(",")))
+        for found in sorted(decided, key=lambda found: int(found.version))
+    )
+
+
+def _ask_in_fresh_process(settings: Settings, version: str | None) -> KnownAnswer:
+    """Load a version (or, before it has one, the trained folder) in another process and ask its stored question."""
+    target = f"models:/{MODEL_NAME}/{version}" if version is not None else str(settings.models_dir / CANDIDATE)
+    command = [sys.executable, "-m", "ml.known_answer", target, settings.mlflow_uri]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return KnownAnswer(False, False, float("nan"), f"no answer within {_LOAD_SECONDS:.0f} s")
+    if run.returncode != 0 or not run.stdout.strip():
+        return KnownAnswer(False, False, float("nan"), f"exit code {run.returncode}: {run.stderr.strip()[-300:]}")
+    said = json.loads(run.stdout.strip().splitlines()[-1])
+    difference = float("nan") if said["largest_difference"] is None else float(said["largest_difference"])
+    return KnownAnswer(said["loaded"], said["answered"], difference, said["detail"])
+
+
+def _store_record(settings: Settings, client: mlflow.MlflowClient, version: str, inputs: GateInputs, decision: Decision) -> None:
+    """Store inputs and verdict with the version; the verdict's tag comes last, because it says that the record is there."""
+    record = {"inputs": inputs.to_dict(), "decision": decision.to_dict()}
+    local = settings.reports_dir / "decisions" / f"{version}" / _RECORD
+    write_json(local, record)
+    client.log_artifact(get_version(client, version).run_id, str(local), artifact_path="gate")
+    tags = {
+        _FINGERPRINT: inputs.candidate.fingerprint,
+        _SEASONS: ",".join(str(season) for season in sorted(inputs.candidate.test_seasons)),
+        _INPUTS_SHA: decision.inputs_sha256,
+        _VERDICT: "promote" if decision.promote else "refuse",
+    }
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL_NAME, version, name, value)
+
+
+def _decision(stored: dict[str, Any]) -> Decision:
+    """A stored verdict as the object it was."""
+    from ml.gate import Check
+
+    fields = dict(stored["decision"])
+    fields["reasons"] = tuple(fields["reasons"])
+    fields["checks"] = tuple(Check(**check) for check in fields["checks"])
+    return Decision(**fields)

@@ -1,0 +1,128 @@
+"""The commands that answer at request time: `pitwall lookup` and `pitwall predict`, found by `pipelines.cli` as entry points."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feature_repo.console import emit, out, table
+from feature_repo.errors import PitwallError
+from feature_repo.settings import Settings
+from feature_repo.spine import Moment, load_entrants
+
+Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Race = Annotated[str, typer.Option("--race", help="race_id such as 2024_08, or 'latest'.")]
+
+
+def lookup(
+    race: Race,
+    driver: Annotated[str, typer.Option("--driver", help="driver_id such as max_verstappen.")],
+    service: Annotated[str, typer.Option("--service", help="Feature service.")] = "finish_position_v1",
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="A past UTC instant such as 2024-05-26T14:00:00Z: what was known then.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Features of one driver in one race: value, event time, age and status. Online by default."""
+    from serving.lookup import lookup as ask
+
+    settings = _settings(home)
+    found = ask(settings, race_id=_race_id(settings, race), driver_id=driver, service=service, as_of=as_of)
+
+    def show() -> None:
+        rows = [
+            [name, _value(feature.value), _time(feature.event_timestamp), _age(feature.age_s), feature.status]
+            for name, feature in found.features.items()
+        ]
+        title = f"{found.race_id} {found.driver_id}: {found.service}, {found.source} as of {_time(found.as_of)}"
+        table(title, ["feature", "value", "event time (UTC)", "age", "status"], rows)
+
+    emit(found.to_json(), as_json=as_json, show=show)
+
+
+def predict(
+    race: Race,
+    lap: Annotated[int | None, typer.Option("--lap", min=0, help="When the leader completes this lap; 0 = lights out.")] = None,
+    fraction: Annotated[
+        float | None, typer.Option("--fraction", min=0.0, max=1.0, help="Share of the scheduled distance.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="From the online store's newest values instead of a past moment.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """The finishing order as it could be foretold at a moment of the race (default: the home's default moment)."""
+    if sum([lap is not None, fraction is not None, live]) > 1:
+        raise typer.BadParameter("give one of --lap, --fraction and --live")
+    from serving.predictor import Predictor
+
+    settings = _settings(home)
+    race_id = _race_id(settings, race)
+    predictor = Predictor.open(settings)
+    if live:
+        said = predictor.predict_live(race_id)
+    else:
+        moment = f"lap:{lap}" if lap is not None else f"fraction:{fraction}" if fraction is not None else settings.moment
+        said = predictor.predict(race_id, Moment.parse(moment))
+
+    def show() -> None:
+        rows: list[list[Any]] = [
+            [driver.position, driver.driver_id, driver.expected_position, driver.p_win, driver.p_podium, driver.p_points]
+            for driver in said.drivers
+        ]
+        where = f"lap {said.moment['lap']}" if said.moment["lap"] is not None else "now"
+        title = f"{said.race_id} at {where} ({said.moment['as_of']}), {said.source}"
+        table(title, ["place", "driver", "expected", "P(win)", "P(podium)", "P(points)"], rows)
+        model = said.model
+        out.print(f"model: {model.name} version {model.version} ({model.role}), service {model.feature_service}")
+        if model.encoder:
+            out.print(f"encoder: {model.encoder}")
+        if model.note:
+            out.print(f"note: {model.note}")
+        if said.moment["truncated"]:
+            out.print("note: the race was stopped before the lap asked for; this is its last lap")
+        gaps = said.missing["features"]
+        out.print(
+            f"missing: {sum(len(drivers) for drivers in gaps.values())} feature values"
+            + (f" ({', '.join(list(gaps)[:4])}{', ...' if len(gaps) > 4 else ''})" if gaps else "")
+            + f", {len(said.missing['pictures'])} pictures"
+            + (f" ({', '.join(said.missing['pictures'])})" if said.missing["pictures"] else "")
+        )
+
+    emit(said.to_json(), as_json=as_json, show=show)
+
+
+def _settings(home: Path | None) -> Settings:
+    return Settings() if home is None else Settings(home=home)
+
+
+def _race_id(settings: Settings, race: str) -> str:
+    if race != "latest":
+        return race
+    entrants = load_entrants(settings)
+    if entrants.empty:
+        raise PitwallError(f"{settings.features_dir}: no entrants; run `pitwall run` first")
+    return str(entrants["race_id"].max())
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 24 else text[:21] + "..."
+
+
+def _time(stamp: Any) -> str:
+    return "-" if stamp is None else f"{stamp:%Y-%m-%d %H:%M:%S}"
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

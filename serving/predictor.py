@@ -1,0 +1,263 @@
+"""Who finishes where, asked of the champion: features and pictures as known at the moment, through one loaded model.
+
+Nothing here knows HTTP. A `Predictor` holds one open Feast store and one loaded model version; `predict` asks about any moment of
+any race by point-in-time retrieval, `predict_live` about the newest state in the online store.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from feast import FeatureStore
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+from feature_repo.settings import Settings
+from feature_repo.spine import Moment, entity_frame, load_entrants, load_moments, resolve_moment
+from feature_repo.store import historical, open_store
+from ml.assignment import assign_positions
+from ml.rows import EMBEDDING_DIM, N_POSITIONS
+from ml.served_model import ServedModel, decode_pictures, tabular_array
+from ml.traces.axes import race_axes
+from ml.traces.laps import LapTrace, lap_trace
+from ml.traces.renderer import TraceRenderer, picture_title
+from serving.errors import NoModelError
+from serving.lookup import lookup_grid
+
+MODEL_NAME = "finish_position"
+TRACE_SERVICE = "speed_trace_v1"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelInUse:
+    """Which model answers.
+
+    Attributes:
+        name: its name in training (`fusion_best`).
+        version: registry version.
+        role: `champion`, or `baseline` where nothing is promoted.
+        feature_service: the Feast service it is asked with.
+        encoder: identity of its picture encoder; None for a tabular model.
+        note: said to the user when it is not the champion.
+    """
+
+    name: str
+    version: str
+    role: str
+    feature_service: str
+    encoder: dict[str, Any] | None
+    note: str
+
+
+@dataclass(frozen=True)
+class DriverPrediction:
+    """What is said about one driver.
+
+    Attributes:
+        position: the place assigned: each place of the race goes to one driver.
+        expected_position: mean of the distribution, places.
+        p_win, p_podium, p_points: probability of 1st, of the first three, of the first ten.
+        probabilities: (20,) of each finishing position.
+    """
+
+    driver_id: str
+    position: int
+    expected_position: float
+    p_win: float
+    p_podium: float
+    p_points: float
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A finishing order at one moment of a race.
+
+    Attributes:
+        race_id: the race.
+        moment: `asked` (as the user put it), `lap` (the leader's), `as_of` (UTC; nothing later was read), `truncated` (the race
+            ended before the lap asked for).
+        source: `offline` (point in time) or `online` (newest state).
+        model: which model answered.
+        missing: `features` (feature -> drivers without a value), `pictures` (drivers without a trace).
+        drivers: in the order of the assigned places.
+    """
+
+    race_id: str
+    moment: dict[str, Any]
+    source: str
+    model: ModelInUse
+    missing: dict[str, Any]
+    drivers: list[DriverPrediction]
+
+    def to_json(self) -> dict[str, Any]:
+        """The prediction as JSON."""
+        return {
+            "race_id": self.race_id,
+            "moment": self.moment,
+            "source": self.source,
+            "model": vars(self.model),
+            "missing": self.missing,
+            "drivers": [vars(driver) for driver in self.drivers],
+        }
+
+
+class Predictor:
+    """One store and one model, opened once and asked many times."""
+
+    def __init__(self, settings: Settings, store: FeatureStore, served: ServedModel, model: ModelInUse) -> None:
+        self.settings = settings
+        self.store = store
+        self.served = served
+        self.model = model
+        self._renderer = TraceRenderer()
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Predictor":
+        """Load the champion, or the tabular baseline where nothing is promoted yet.
+
+        Raises:
+            NotAppliedError: the home has no feature registry.
+            NoModelError: the registry has neither.
+        """
+        store = open_store(settings)
+        mlflow.set_tracking_uri(settings.mlflow_uri)
+        mlflow.set_registry_uri(settings.mlflow_uri)
+        client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+        try:
+            aliases = client.get_registered_model(MODEL_NAME).aliases
+        except MlflowException:
+            aliases = {}
+        role = next((alias for alias in ("champion", "baseline") if alias in aliases), None)
+        if role is None:
+            raise NoModelError(f"{settings.mlflow_uri}: no registered model; run `pitwall train`, `evaluate` and `promote` first")
+        version = str(aliases[role])
+        served = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model().served
+        model = ModelInUse(
+            name=served.name,
+            version=version,
+            role=role,
+            feature_service=served.feature_service,
+            encoder=None if served.identity is None else served.identity.to_json(),
+            note="" if role == "champion" else "no model has passed the gate yet: this is the tabular baseline",
+        )
+        logger.info("model_loaded name=%s version=%s role=%s", model.name, version, role)
+        return cls(settings, store, served, model)
+
+    def predict(self, race_id: str, moment: Moment | None = None) -> Prediction:
+        """The finishing order as it could be foretold at a moment of the race; later rows change nothing.
+
+        Args:
+            race_id: the race.
+            moment: default the home's default moment.
+        Raises:
+            UnknownEntityError, InvalidMomentError: no such race or lap.
+        """
+        asked = moment or Moment.parse(self.settings.moment)
+        spine = entity_frame(self.settings, asked, [race_id])
+        point = resolve_moment(load_moments(self.settings), race_id, asked)
+        features = historical(self.store, self.served.feature_service, spine)
+        traces = historical(self.store, TRACE_SERVICE, spine) if self.served.uses_pictures else None
+        described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
+        return self._answer(race_id, features, traces, described, "offline")
+
+    def predict_live(self, race_id: str) -> Prediction:
+        """The finishing order from what the online store holds now.
+
+        Raises:
+            UnknownEntityError: no such race.
+        """
+        entrants = load_entrants(self.settings)
+        drivers = sorted(entrants.loc[entrants["race_id"] == race_id, "driver_id"])
+        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.feature_service)
+        traces = None
+        if self.served.uses_pictures:
+            traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame
+        newest = grid.event_timestamps.max(axis=None)
+        described = {"asked": "now", "lap": None, "as_of": newest.isoformat(), "truncated": False}
+        return self._answer(race_id, grid.frame, traces, described, "online")
+
+    def pictures(self, race_id: str, traces: pd.DataFrame) -> list[bytes | None]:
+        """The speed trace of each car as the model sees it: PNG, or None for a car without a lap.
+
+        Args:
+            race_id: the race.
+            traces: `driver_id` and the features of `speed_trace_v1`, the cars of the race at one moment.
+        """
+        of_race = load_moments(self.settings)
+        race = of_race[of_race["race_id"] == race_id].iloc[0]
+        entrants = load_entrants(self.settings)
+        names = entrants[entrants["race_id"] == race_id].set_index("driver_id")["driver_name"]
+        drawn: dict[str, LapTrace] = {}
+        for row in traces.itertuples():
+            if row.lap_numbers is not None and len(np.atleast_1d(row.lap_numbers)) > 0 and not _is_null(row.lap_numbers):
+                drawn[row.driver_id] = lap_trace(row.lap_numbers, row.lap_speeds_kph, where=f"{race_id} {row.driver_id}")
+        if not drawn:
+            return [None] * len(traces)
+        axes = race_axes(drawn, int(race["scheduled_laps"]))
+        return [
+            self._renderer.render(
+                drawn[driver_id].lap_numbers,
+                drawn[driver_id].speeds_kph,
+                axes,
+                title=picture_title(race_id, race["name"], names[driver_id], is_simulated=bool(race["is_simulated"])),
+            )
+            if driver_id in drawn
+            else None
+            for driver_id in traces["driver_id"]
+        ]
+
+    def _answer(
+        self, race_id: str, features: pd.DataFrame, traces: pd.DataFrame | None, moment: dict[str, Any], source: str
+    ) -> Prediction:
+        tabular = tabular_array(features, self.served.specs)
+        drivers = [str(driver_id) for driver_id in features["driver_id"]]
+        embedding = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32)
+        has_picture = np.zeros(len(drivers), dtype=bool)
+        if traces is not None:
+            pictures = self.pictures(race_id, traces)
+            has_picture = np.array([png is not None for png in pictures])
+            if has_picture.any():
+                embedding[has_picture] = self.served.encoder().embed_arrays(decode_pictures([png for png in pictures if png]))
+        probabilities = self.served.predict_embedded(tabular, embedding, has_picture)
+        places = assign_positions(probabilities, np.zeros(len(drivers), dtype=np.int64))
+        missing = {
+            "features": {
+                spec.name: [drivers[row] for row in np.flatnonzero(np.isnan(tabular[:, column]))]
+                for column, spec in enumerate(self.served.specs)
+                if np.isnan(tabular[:, column]).any()
+            },
+            "pictures": [driver for driver, has in zip(drivers, has_picture, strict=True) if not has]
+            if self.served.uses_pictures
+            else [],
+        }
+        order = np.argsort(places, kind="stable")
+        return Prediction(
+            race_id=race_id,
+            moment=moment,
+            source=source,
+            model=self.model,
+            missing=missing,
+            drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
+        )
+
+
+def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) -> DriverPrediction:
+    return DriverPrediction(
+        driver_id=driver_id,
+        position=place,
+        expected_position=float(probabilities @ np.arange(1, N_POSITIONS + 1)),
+        p_win=float(probabilities[0]),
+        p_podium=float(probabilities[:3].sum()),
+        p_points=float(probabilities[:10].sum()),
+        probabilities=[float(value) for value in probabilities],
+    )
+
+
+def _is_null(value: Any) -> bool:
+    return bool(np.ndim(value) == 0 and pd.isna(value))
