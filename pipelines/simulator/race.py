@@ -12,44 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.simulator import incidents, strategy, traffic, tyres
+from pipelines.simulator import incidents, pace, strategy, traffic, tyres
 from pipelines.simulator.circuits import Circuit
+from pipelines.simulator.control import LAST_RED_LAPS, RaceControl, line_clock, neutralise
 from pipelines.simulator.incidents import Control
 from pipelines.simulator.weather import Weather
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-FUEL_START_KG = 103.0
-"""Fuel at lights out, kg; the rules allow 110 (105 before 2019), nearly all is burnt."""
-
-FUEL_PCT_PER_KG = 0.034
-"""Lap time for each kg on board, % of a lap: 0.03 s at a lap of 90 s, the figure teams quote."""
-
-RUBBER_PCT = 1.15
-"""What the track gains in grip over a dry race, % of a lap."""
-
-NOISE_PCT = 0.235
-"""Lap-to-lap noise of an average driver, % of a lap (real consecutive green laps differ by 0.31 % in the median)."""
-
-PACE_PHASE_PCT = 0.36
-"""Slow part of the noise: how a set of tyres or a part of the race suits a car, % of a lap, constant through a stint."""
-
-MISTAKE, MISTAKE_PCT = 0.018, 1.3
-"""Chance of a mistake in a lap, and what it costs on average, % of a lap (lock-up, run wide; exponential)."""
-
-DIRTY_AIR_GAP_S, DIRTY_AIR_PCT = 1.4, 0.16
-"""Closer than this the wake costs time, % of a lap at a circuit of passing_pct 1."""
-
-EASE_PCT, EASE_GAP_S = 0.80, 2.0
-"""A driver with nobody close ahead spares the car once the car behind is further away than this; in full 8 s beyond it."""
-
-STANDING_START_S, ROW_S, START_SIGMA_S = 4.5, 0.35, 0.32
-"""Lap 1: time lost from standstill, by place on the grid, and the scatter of starts and first corners, s."""
-
-PIT_LANE_START_S = 12.0
-"""Further loss of a start from the pit lane, s."""
 
 ENTRY_S = 4.0
 """Part of the pit loss that falls into the in-lap, s (real in-laps are 4.4 s slower than the median lap)."""
@@ -62,9 +33,6 @@ CREW_SIGMA_S, SLOW_STOP, SLOW_STOP_S = 0.45, 0.06, 6.0
 
 CHEAP_STOP = 0.55
 """Pit loss behind a safety car or under VSC against green."""
-
-SC_LAP, CATCH_LAP, VSC_LAP, RED_LAP = 1.50, 1.22, 1.38, 1.55
-"""Lap behind the safety car, of cars still catching the queue, under VSC, and into a red flag; in reference laps."""
 
 DAMAGE_LAP1, DAMAGE, DAMAGE_S = 0.040, 0.0011, 14.0
 """Chance of damage that forces a stop in lap 1 (average circuit) and in any other lap, and its cost, s."""
@@ -181,38 +149,6 @@ class _Luck:
         return cls(car=np.stack(cars), **{name: np.stack(numbers) for name, numbers in parts.items()})
 
 
-class _Control:
-    """Race control of R races: what is in force and for how many more laps."""
-
-    def __init__(self, races: int) -> None:
-        self.code = np.full(races, Control.GREEN, dtype=np.int64)
-        self.laps_left = np.zeros(races, dtype=np.int64)
-        self.was_neutral = np.zeros(races, dtype=bool)
-
-    def in_force(self, code: Control) -> Bools:
-        """(R,) bool, `code` holds from the line on in this lap (called in an earlier lap)."""
-        return (self.laps_left > 0) & (self.code == code)
-
-    def call(self, answer: Ints, luck: Floats) -> None:
-        """Take up new answers where nothing is in force. `luck` is (R, 5)."""
-        new = (self.laps_left == 0) & (answer != Control.GREEN)
-        sc = 2 + np.minimum(np.floor(-incidents.SC_LAPS_MEAN * np.log(luck[:, 2])), 7).astype(np.int64)
-        length = np.select(
-            [answer == Control.SAFETY_CAR, answer == Control.VSC, answer == Control.RED],
-            [sc, 1 + (luck[:, 2] < 0.25), 1],
-            default=0,
-        )
-        self.code = np.where(new, answer, self.code)
-        # One more, because the lap of the incident itself is counted down at its end.
-        self.laps_left = np.where(new & (length > 0), length + 1, self.laps_left)
-
-    def end_of_lap(self) -> None:
-        """Count down; back to green where the time is up."""
-        self.was_neutral = (self.laps_left == 1) & ((self.code == Control.SAFETY_CAR) | (self.code == Control.RED))
-        self.laps_left = np.maximum(self.laps_left - 1, 0)
-        self.code = np.where(self.laps_left == 0, Control.GREEN, self.code)
-
-
 def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> RaceLog:
     """Run R races.
 
@@ -234,12 +170,12 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
     running = setup.starts.copy()
     slots = np.argsort(np.where(running, setup.grid, 100), axis=1, kind="stable").astype(np.int64)
     plans = strategy.plan_races(laps=laps, severity=severity, wetness=setup.weather.wetness_at(clock), luck=luck.car[:, :4])
-    control = _Control(races)
+    control = RaceControl(races)
     phase = np.zeros((races, drivers))
     out_loss = np.zeros((races, drivers))
     came_in = np.zeros((races, drivers), dtype=bool)
     hurt = np.zeros((races, drivers), dtype=np.int64)
-    follow = np.full((races, drivers), np.inf)
+    ahead = np.full((races, drivers), np.inf)
 
     for lap in range(1, int(laps.max()) + 1):
         here = luck.uniform[:, lap - 1]
@@ -261,8 +197,8 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
             luck_answer=shared[:, 0],
             luck_spin=shared[:, 1] / hazard[:, 0],
         )
-        # The last laps are not neutralised by a red flag: there would be nothing left to restart.
-        answer = np.where((found.answer == Control.RED) & (laps - lap < 5), Control.SAFETY_CAR, found.answer)
+        is_too_late = (found.answer == Control.RED) & (laps - lap < LAST_RED_LAPS)
+        answer = np.where(is_too_late, Control.SAFETY_CAR, found.answer)
         fresh_call = ~slow & (answer != Control.GREEN)
         control.call(answer, shared)
         since = np.where(fresh_call, 0.1 + 0.8 * shared[:, 3], 0.0)
@@ -273,23 +209,17 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         running &= ~left
 
         # 2. The lap on a free track.
-        share = (lap - 0.5) / laps[:, None]
-        fuel = FUEL_PCT_PER_KG * FUEL_START_KG * np.clip(1.0 - share, 0.0, 1.0)
-        rubber = RUBBER_PCT * (1.0 - np.exp(-3.0 * share))
-        mistake = np.where(here[:, 2] < MISTAKE * (1.0 + 2.0 * wet), -MISTAKE_PCT * np.log(here[:, 3]), 0.0)
-        phase = np.where(came_in | (lap == 1), PACE_PHASE_PCT * normal[:, 1], phase)
-        wake = np.where(follow < DIRTY_AIR_GAP_S, DIRTY_AIR_PCT * passing[:, None], 0.0)
-        noise = NOISE_PCT * setup.noise * normal[:, 0] * (1.0 + 1.5 * wet)
-        rubber_tyres = tyres.lap_effect_pct(plans.compound, plans.age * km[:, None], severity, wet)
-        over_pct = setup.pace_pct + setup.wet_pct * wet + rubber_tyres + fuel - rubber + noise + phase + mistake
-        pace = lap_s[:, None] * (1.0 + over_pct / 100.0)
-        behind = _gap_behind(slots, clock)
-        ease = EASE_PCT * np.clip((behind - EASE_GAP_S) / 8.0, 0.0, 1.0) * (follow > 2.0 * DIRTY_AIR_GAP_S)
-        free = pace * (1.0 + (wake + ease) / 100.0)
+        phase = np.where(came_in | (lap == 1), pace.PACE_PHASE_PCT * normal[:, 1], phase)
+        rubber = tyres.lap_effect_pct(plans.compound, plans.age * km[:, None], severity, wet)
+        own = pace.base_pct(
+            lap=lap, laps=laps, noise=setup.noise, wetness=wet, normal=normal[:, 0], luck=here[:, 2], size=here[:, 3]
+        )
+        alone = lap_s[:, None] * (1.0 + (setup.pace_pct + setup.wet_pct * wet + rubber + phase + own) / 100.0)
+        behind = traffic.gap_behind(slots, clock)
+        free = alone * (1.0 + pace.company_pct(ahead_s=ahead, behind_s=behind, passing_pct=passing) / 100.0)
         if lap == 1:
-            free = free + STANDING_START_S + ROW_S * setup.grid + setup.start_s + START_SIGMA_S * normal[:, 1]
-            free = free + PIT_LANE_START_S * setup.pit_lane
-        free = _neutralise(free, lap_s, now=now, since=since, fresh_call=fresh_call)
+            free = free + pace.start_s(grid=setup.grid, pit_lane=setup.pit_lane, usual_s=setup.start_s, normal=normal[:, 1])
+        free = neutralise(free, lap_s, now=now, since=since, fresh_call=fresh_call)
         free = free + np.where(came_in, out_loss, 0.0)
 
         # 3. Who stops at the end of this lap.
@@ -314,10 +244,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
 
         # 4. Order and clocks at the line.
         leader = np.take_along_axis(clock, slots[:, :1], axis=1)[:, 0]
-        stop_s = incidents.RED_FLAG_MIN_S - incidents.RED_FLAG_MEAN_S * np.log(shared[:, 4])
-        stop_s = np.minimum(stop_s, incidents.RED_FLAG_MAX_S)
-        line = np.where(sc, leader + SC_LAP * lap_s * (0.96 + 0.08 * shared[:, 4]), -np.inf)
-        line = np.where(red, leader + np.round(stop_s) + RED_LAP * lap_s, line)
+        line = line_clock(leader_s=leader, lap_s=lap_s, sc=sc, red=red, luck=shared[:, 4])
         ends = np.where(red[:, None], line[:, None], clock + free)
         ends = np.where(running, ends, traffic.OUT)
         can_pass = ~slow & ~(fresh_call & (now != Control.YELLOW) & (since < 0.5))
@@ -331,7 +258,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
             line_s=line,
         )
         clock = np.where(running, ends, traffic.OUT)
-        follow = np.where(slow[:, None], np.inf, _gap_ahead(slots, clock))
+        ahead = np.where(slow[:, None], np.inf, traffic.gap_ahead(slots, clock))
 
         # 5. Record the lap, then change tyres for the next one.
         into_pits = stopping | (is_red_lap[:, None] & running & (lap < laps)[:, None])
@@ -341,7 +268,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
         loss = np.maximum((pit_loss[:, None] - ENTRY_S) * cheap, 6.0) + np.maximum(service, -1.0)
         out_loss = np.where(stopping, loss + tyres.WARM_UP_PCT[plans.compound] * lap_s[:, None] / 100.0, 0.0)
         at = lap - 1
-        log.clock_s[:, at], log.free_s[:, at], log.wetness[:, at] = clock, pace, wet[np.arange(races), slots[:, 0]]
+        log.clock_s[:, at], log.free_s[:, at], log.wetness[:, at] = clock, alone, wet[np.arange(races), slots[:, 0]]
         log.compound[:, at], log.fresh[:, at], log.stint[:, at] = plans.compound, plans.fresh, plans.stint
         log.control[:, at], log.since[:, at], log.in_lap[:, at] = now, since, into_pits
         log.lane_s[:, at] = pit_loss[:, None] + LANE_EXTRA_S + np.maximum(service, -1.0)
@@ -357,40 +284,6 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
 def _open_uniform(rng: np.random.Generator, size: tuple[int, ...]) -> Floats:
     """Uniform numbers strictly between 0 and 1, so that their logarithms are finite."""
     return np.clip(rng.uniform(size=size), 1e-9, 1.0 - 1e-9)
-
-
-def _neutralise(free: Floats, lap_s: Floats, *, now: Ints, since: Floats, fresh_call: Bools) -> Floats:
-    """(R, D) lap times under race control, s: part of the lap in the lap of the call, all of it afterwards."""
-    factor = np.select(
-        [now == Control.SAFETY_CAR, now == Control.VSC, now == Control.RED, now == Control.YELLOW],
-        [CATCH_LAP, VSC_LAP, RED_LAP, 1.004],
-        default=1.0,
-    )
-    affected = np.where(fresh_call, 1.0 - since, 1.0)
-    slowed = free * (1.0 + (factor - 1.0) * affected)[:, None]
-    steady = np.maximum(factor * lap_s, 0.0)[:, None] * np.maximum(free / lap_s[:, None], 1.0) ** 0.25
-    whole_lap = (~fresh_call & (now != Control.GREEN))[:, None]
-    return np.where(whole_lap, steady, slowed)
-
-
-def _gap_behind(slots: Ints, clock: Floats) -> Floats:
-    """(R, D) by driver: lead over the next car, s (infinite for the last)."""
-    ordered = np.take_along_axis(clock, slots, axis=1)
-    gaps = np.full_like(ordered, np.inf)
-    gaps[:, :-1] = np.diff(ordered, axis=1)
-    result = np.empty_like(gaps)
-    np.put_along_axis(result, slots, gaps, axis=1)
-    return result
-
-
-def _gap_ahead(slots: Ints, clock: Floats) -> Floats:
-    """(R, D) by driver: distance to the car ahead, s (infinite for the leader)."""
-    ordered = np.take_along_axis(clock, slots, axis=1)
-    gaps = np.full_like(ordered, np.inf)
-    gaps[:, 1:] = np.diff(ordered, axis=1)
-    result = np.empty_like(gaps)
-    np.put_along_axis(result, slots, gaps, axis=1)
-    return result
 
 
 def _empty_log(laps: Ints, drivers: int, luck: _Luck) -> RaceLog:

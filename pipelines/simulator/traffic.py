@@ -85,3 +85,23 @@ def settle_order(
     settled = np.empty_like(clock)
     np.put_along_axis(settled, order, held, axis=1)
     return order, settled
+
+
+def gap_behind(slots: NDArray[np.int64], clock: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, D) by driver: lead over the next car, s (infinite for the last)."""
+    ordered = np.take_along_axis(clock, slots, axis=1)
+    gaps = np.full_like(ordered, np.inf)
+    gaps[:, :-1] = np.diff(ordered, axis=1)
+    result = np.empty_like(gaps)
+    np.put_along_axis(result, slots, gaps, axis=1)
+    return result
+
+
+def gap_ahead(slots: NDArray[np.int64], clock: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, D) by driver: distance to the car ahead, s (infinite for the leader)."""
+    ordered = np.take_along_axis(clock, slots, axis=1)
+    gaps = np.full_like(ordered, np.inf)
+    gaps[:, 1:] = np.diff(ordered, axis=1)
+    result = np.empty_like(gaps)
+    np.put_along_axis(result, slots, gaps, axis=1)
+    return result
