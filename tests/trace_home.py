@@ -55,8 +55,9 @@ def write_home(
         for driver_id, laps in cars.items():
             entrants.append((race_id, driver_id, "team", "monaco", season, round_, driver_id[:3].upper(), f"Driver {driver_id}"))
             for row in laps:
-                known = sorted((lap for lap in laps if lap.end_s <= row.end_s), key=lambda lap: lap.lap)
-                created = row.end_s if row.created_s is None else row.created_s
+                created = _created_s(row)
+                ended = {lap.lap: lap for lap in laps if lap.end_s <= row.end_s and _created_s(lap) <= created}
+                known = [ended[lap] for lap in sorted(ended)]
                 traces.append((race_id, driver_id, [lap.lap for lap in known], [lap.speed_kph for lap in known],
                                scheduled_laps, _at(row.end_s), _at(created)))  # fmt: skip
         timed = (moments_from or races)[race_id]
@@ -83,6 +84,10 @@ def pictures(settings: Settings) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+def _created_s(lap: Lap) -> float:
+    return lap.end_s if lap.created_s is None else lap.created_s
 
 
 def _at(seconds: float) -> pd.Timestamp:

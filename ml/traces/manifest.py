@@ -9,6 +9,7 @@ import pandas as pd
 
 from feature_repo.ids import validate_driver_id, validate_race_id
 from feature_repo.visibility import CREATED, EVENT, as_utc
+from ml.errors import InvalidLapDataError
 from ml.traces.laps import MAX_LAP_NUMBER
 
 FOLDER = "speed_traces"
@@ -63,7 +64,7 @@ def picture_uri(race_id: str, driver_id: str, lap: int | None = None) -> str:
 
     Raises:
         InvalidIdError: an id is not of the form of ids.
-        ValueError: a lap outside 1..999.
+        InvalidLapDataError: a lap outside 1..999.
     """
     name = f"{validate_driver_id(driver_id)}.png"
     if lap is None:
@@ -72,9 +73,11 @@ def picture_uri(race_id: str, driver_id: str, lap: int | None = None) -> str:
 
 
 def checked_lap(lap: int) -> int:
-    """`lap` as an int if it is a lap number; ValueError otherwise."""
+    """`lap` as an int if it is a lap number; InvalidLapDataError otherwise."""
     if isinstance(lap, bool) or int(lap) != lap or not 1 <= lap <= MAX_LAP_NUMBER:
-        raise ValueError(f"lap: got {lap!r}, expected a whole number 1..{MAX_LAP_NUMBER}; before lap 1 there is nothing to draw")
+        raise InvalidLapDataError(
+            f"lap: got {lap!r}, expected a whole number 1..{MAX_LAP_NUMBER}; before lap 1 there is nothing to draw"
+        )
     return int(lap)
 
 

@@ -113,8 +113,10 @@ class ImageArtifactStore:
             PictureConflictError: the same source and renderer gave other bytes before, so one of the two pictures is wrong.
             DamagedPictureError: `png` is no PNG.
             InvalidIdError: an id is not of the form of ids.
+            InvalidLapDataError: a lap outside 1..999.
         """
-        uri = picture_uri(race_id, driver_id, None if is_default else checked_lap(lap))
+        lap = checked_lap(lap)
+        uri = picture_uri(race_id, driver_id, None if is_default else lap)
         width, height = _png_size(png, uri)
         with self.writing():
             old = self._records.get(uri)
@@ -128,7 +130,7 @@ class ImageArtifactStore:
             new = PictureRecord(
                 race_id=race_id,
                 driver_id=driver_id,
-                lap=int(lap),
+                lap=lap,
                 last_lap=checked_lap(last_lap),
                 is_default=bool(is_default),
                 event_timestamp=as_utc(event_timestamp),
