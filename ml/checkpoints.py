@@ -118,7 +118,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         raise MissingInputError(f"{path}: no such checkpoint; train the model first")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path.name}: cannot be read as a checkpoint ({reason}); train again") from error
     about = content.get("about") if isinstance(content, dict) else None

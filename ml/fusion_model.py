@@ -5,7 +5,7 @@ import logging
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ml.losses import MEAN_POSITION, SPREAD_POSITION, cross_entropy, plackett_lu
 from ml.plackett_luce import race_probabilities
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, Rows
-from ml.trainer import MultiModalTrainer, TrainingResult
+from ml.trainer import MultiModalTrainer, TrainingResult, one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ class FusionPredictor:
         validation_set = TrainingSet.from_rows(validation, preprocessor)
         models, results = [], []
         for member in range(self.config.n_seeds):
-            model = build_model(self.config, preprocessor.width, train_set, seed=self.config.seed + member)
+            with one_thread():
+                model = build_model(self.config, preprocessor.width, train_set, seed=self.config.seed + member)
             trainer = MultiModalTrainer(
                 model,
                 train_set,
@@ -145,7 +146,7 @@ class FusionPredictor:
         return _discretised_normal(MEAN_POSITION + SPREAD_POSITION * output[:, 0], self.sigma)
 
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
-        """(N, 20) logits (cross_entropy) or (N, 1) scores (listwise: higher = ahead; mse: standardised place), averaged over nets.
+        """What the nets say, averaged: (N, 20) logits (cross_entropy), (N, 1) scores (listwise) or standardised places (mse).
 
         Raises:
             NotFittedError, ModelContractError: as in `predict_proba`.
@@ -157,7 +158,7 @@ class FusionPredictor:
         embedding = torch.from_numpy(np.ascontiguousarray(rows.embedding, dtype=np.float32)).to(self._device)
         has_picture = torch.from_numpy(rows.has_picture.copy()).to(self._device)
         codes = torch.from_numpy(race.copy()).to(self._device)
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             outputs = [model(embedding, tabular, has_picture=has_picture, race=codes).double() for model in self._models]
         averaged: NDArray[np.float64] = torch.stack(outputs).mean(dim=0).cpu().numpy()
         return averaged

@@ -151,8 +151,9 @@ class TabularPreprocessor:
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values; floats survive JSON exactly."""
-        return asdict(self)
+        """As JSON values (lists, no tuples); floats survive JSON exactly."""
+        state = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return state | {"categories": {name: list(seen) for name, seen in self.categories.items()}}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
