@@ -61,3 +61,7 @@ class TrainingMemoryError(PitwallError, MemoryError):
 
 class DatasetCacheError(PitwallError, ValueError):
     """A dataset cache, or what is to be put into one, is not of the agreed form."""
+
+
+class EncoderWeightsError(PitwallError, RuntimeError):
+    """The encoder weights asked for cannot be had: not reachable, not readable, or not those of a ResNet-18."""

@@ -1,0 +1,1 @@
+"""Encoders: pictures and tables to fixed-width vectors."""
