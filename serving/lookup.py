@@ -6,11 +6,13 @@ would hold. Feast serves a value of any age as present and never says how old an
 
 import functools
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from feast import FeatureService, FeatureStore, FeatureView
 from feast.type_map import feast_value_type_to_python_type
 from feast.types import Float32, Float64, Int32, Int64
+from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError
 from feature_repo.ids import validate_race_id
@@ -93,13 +96,23 @@ class GridLookup:
     Attributes:
         frame: (N rows) race_id, driver_id, then the service's features as the online store holds them, of whatever age; numbers
             are float64 with NaN where nothing is held, everything else is object with None.
-        event_timestamps: (N rows) per feature, when the value became true, whole seconds UTC; NaT where nothing is held.
-        ttl: per feature, its view's ttl; None = forever.
+        event_s: (N, V) int64, when each view's row became true, whole seconds since 1970 UTC; 0 where no row is held.
+        views: the V views, in the order of `event_s`.
+        view_of: per feature, the position of its view.
+        ttl: per view, its ttl; None = forever.
     """
 
     frame: pd.DataFrame
-    event_timestamps: pd.DataFrame
-    ttl: dict[str, pd.Timedelta | None]
+    event_s: NDArray[np.int64]
+    views: tuple[str, ...]
+    view_of: dict[str, int]
+    ttl: tuple[pd.Timedelta | None, ...]
+
+    @property
+    def event_timestamps(self) -> pd.DataFrame:
+        """(N rows) per view, when its row became true, UTC; NaT where no row is held. Slower than the lookup itself."""
+        stamps = np.where(self.event_s == 0, _NAT_S, self.event_s).astype("datetime64[s]")
+        return pd.DataFrame(stamps, columns=list(self.views)).apply(lambda stamp: stamp.dt.tz_localize(UTC))
 
     def unexpired(self, now: datetime | pd.Timestamp) -> pd.DataFrame:
         """The frame with None for values older than their view's ttl at `now`: what a training row of that moment would hold.
@@ -107,12 +120,12 @@ class GridLookup:
         Feast enforces ttl offline only; a model that never saw an expired value in training should not see one online. Ages count
         from whole seconds, so a value may expire up to one second early.
         """
-        clock = as_utc(now)
+        clock_s = as_utc(now).timestamp()
         frame = self.frame.copy()
-        for name, stamps in self.event_timestamps.items():
-            ttl = self.ttl[str(name)]
+        for name, position in self.view_of.items():
+            ttl = self.ttl[position]
             if ttl is not None:
-                frame[name] = frame[name].mask((stamps + ttl < clock).to_numpy(), None)
+                frame[name] = frame[name].mask(self.event_s[:, position] + ttl.total_seconds() < clock_s, None)
         return frame
 
 
@@ -148,8 +161,9 @@ def lookup(
     if as_of is None:
         clock = as_utc(now or datetime.now(UTC))
         grid = lookup_grid(feast, race_id=race_id, driver_ids=[driver_id], service=service)
+        stamps = grid.event_timestamps.iloc[0]
         features = {
-            name: _judged(view, grid.frame[name].iloc[0], _or_none(grid.event_timestamps[name].iloc[0]), clock)
+            name: _judged(view, grid.frame[name].iloc[0], _or_none(stamps[view.name]), clock)
             for view, names in views
             for name in names
         }
@@ -170,60 +184,75 @@ def lookup_grid(store: FeatureStore, *, race_id: str, driver_ids: Sequence[str],
         UnknownEntityError: a driver did not enter the race.
         NotServedOnlineError: the service holds a view that is never materialized.
     """
-    definition = get_service(store, service)
-    plan = _plan(store, definition)
+    plan = _plan(store, service)
     entrants = _entrants_of(store, race_id)
     strangers = [driver_id for driver_id in driver_ids if driver_id not in entrants]
     if strangers:
         raise unknown("driver_id", strangers[0], entrants, where=f" in race {race_id}")
-    rows = [entrants[driver_id] for driver_id in driver_ids]
-    response = store.get_online_features(
-        features=definition, entity_rows=[{key: row[key] for key in plan.keys} for row in rows]
-    ).proto
+    rows = [{key: entrants[driver_id][key] for key in plan.keys} for driver_id in driver_ids]
+    response = store.get_online_features(features=plan.service, entity_rows=rows).proto
     columns = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
     values: dict[str, Any] = {"race_id": [race_id] * len(rows), "driver_id": list(driver_ids)}
-    stamps: dict[str, Any] = {}
-    for name in plan.features:
-        column = columns[name]
-        held = [feast_value_type_to_python_type(value) for value in column.values]
-        values[name] = np.array(held, dtype=np.float64) if name in plan.numbers else pd.Series(held, dtype=object)
-        # Feast gives the time of the row even where the value is null, and the epoch where there is no row.
-        stamps[name] = [stamp.seconds or _NAT_S for stamp in column.event_timestamps]
-    seconds = np.array([stamps[name] for name in plan.features], dtype=np.int64).T
-    utc = pd.DataFrame(seconds.astype("datetime64[s]"), columns=list(plan.features)).apply(
-        lambda stamp: stamp.dt.tz_localize(UTC)
+    for name, number in plan.fields.items():
+        cells = columns[name].values
+        if number is None:
+            values[name] = pd.Series([feast_value_type_to_python_type(cell) for cell in cells], dtype=object)
+        else:
+            values[name] = np.array([getattr(cell, number) if cell.HasField(number) else np.nan for cell in cells])
+    # Feast gives the time of the row even where the value is null, 0 where there is no row; one feature of a view tells for all.
+    event_s = np.array(
+        [[stamp.seconds for stamp in columns[name].event_timestamps] for name in plan.first_of_view], dtype=np.int64
     )
-    return GridLookup(pd.DataFrame(values), utc, plan.ttl)
+    return GridLookup(pd.DataFrame(values), event_s.T, plan.views, plan.view_of, plan.ttl)
 
 
 _NAT_S = np.iinfo(np.int64).min
-_NUMBERS = (Float32, Float64, Int32, Int64)
+# Field of Feast's value message that holds a number of this type.
+_NUMBERS = {Float32: "float_val", Float64: "double_val", Int32: "int32_val", Int64: "int64_val"}
+_PLAN_FOR_S = 60.0
+_plans: WeakKeyDictionary[FeatureStore, dict[str, tuple[float, "_Plan"]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a service needs and gives: join keys, features in order, ttl per feature."""
+    """What a service needs and gives: join keys; features in order with the message field of numbers; views."""
 
+    service: FeatureService
     keys: tuple[str, ...]
-    features: tuple[str, ...]
-    numbers: frozenset[str]
-    ttl: dict[str, pd.Timedelta | None]
+    fields: dict[str, str | None]
+    views: tuple[str, ...]
+    first_of_view: tuple[str, ...]
+    view_of: dict[str, int]
+    ttl: tuple[pd.Timedelta | None, ...]
 
 
-def _plan(store: FeatureStore, service: FeatureService) -> _Plan:
+def _plan(store: FeatureStore, service_name: str) -> _Plan:
+    """The plan of a service, kept for a minute per open store: reading it from the registry takes longer than the features."""
+    plans = _plans.setdefault(store, {})
+    made, plan = plans.get(service_name, (-math.inf, None))
+    if plan is None or time.monotonic() - made > _PLAN_FOR_S:
+        plan = _make_plan(store, service_name)
+        plans[service_name] = (time.monotonic(), plan)
+    return plan
+
+
+def _make_plan(store: FeatureStore, service_name: str) -> _Plan:
+    service = get_service(store, service_name)
     views = views_of(store, service)
     hidden = [view.name for view, _ in views if not view.online]
     if hidden:
         raise NotServedOnlineError(
-            f"service {service.name}: view {hidden[0]} is never materialized; ask with a moment (`--as-of`)"
+            f"service {service_name}: view {hidden[0]} is never materialized; ask with a moment (`--as-of`)"
         )
+    types = {field.name: field.dtype for view, _ in views for field in view.features}
     return _Plan(
-        tuple(sorted({key for view, _ in views for key in view.join_keys})),
-        tuple(name for _, names in views for name in names),
-        frozenset(
-            field.name for view, names in views for field in view.features if field.name in names and field.dtype in _NUMBERS
-        ),
-        {name: _ttl(view) for view, names in views for name in names},
+        service=service,
+        keys=tuple(sorted({key for view, _ in views for key in view.join_keys})),
+        fields={name: _NUMBERS.get(types[name]) for _, names in views for name in names},
+        views=tuple(view.name for view, _ in views),
+        first_of_view=tuple(names[0] for _, names in views),
+        view_of={name: position for position, (_, names) in enumerate(views) for name in names},
+        ttl=tuple(_ttl(view) for view, _ in views),
     )
 
 

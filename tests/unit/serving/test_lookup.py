@@ -66,9 +66,12 @@ def test_numpy_values_become_plain_ones() -> None:
 
 
 def test_unexpired_withholds_per_view_and_keeps_the_rest() -> None:
-    stamps = pd.DataFrame({"a": [START, pd.NaT], "b": [START, START]}).astype("datetime64[s, UTC]")
+    second = int(START.timestamp())
     frame = pd.DataFrame({"race_id": "2024_08", "driver_id": ["x", "y"], "a": [1.0, np.nan], "b": ["SOFT", "HARD"]})
-    grid = GridLookup(frame, stamps, {"a": pd.Timedelta(10, "s"), "b": None})
+    grid = GridLookup(
+        frame, np.array([[second, second], [0, second]]), ("v", "w"), {"a": 0, "b": 1}, (pd.Timedelta(10, "s"), None)
+    )
     assert grid.unexpired(at(10))["a"].iloc[0] == 1.0
     assert grid.unexpired(at(11))["a"].isna().all()
     assert list(grid.unexpired(at(11))["b"]) == ["SOFT", "HARD"]
+    assert list(grid.event_timestamps["v"]) == [START, pd.NaT]
