@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from feature_repo.files import read_json
 from ml.dataset_cache import CacheEntry, parse_cache
+from ml.encoders.pictures import read_picture
+from ml.encoders.transforms import INPUT_PX
+from ml.encoders.vision import to_tensor
 from ml.errors import ModelContractError
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, Rows
@@ -157,18 +159,18 @@ class MultiModalDataset(Dataset[Sample]):
         cache_file: a `dataset_cache.json`.
         image_dir: what the cache's `image_path`s are relative to.
         preprocessor: turns features into net inputs; None gives the numeric features as stored, NaN where missing.
-        image_size: pictures are resized to this square, without cropping; None keeps their size.
+        resize: pictures are resized as the encoder does it, to 224x224 without cropping; False keeps their size.
     Raises:
         MissingInputError: no such cache file.
         DatasetCacheError: it is not a dataset cache.
     """
 
     def __init__(
-        self, cache_file: Path, image_dir: Path, *, preprocessor: TabularPreprocessor | None = None, image_size: int | None = 224
+        self, cache_file: Path, image_dir: Path, *, preprocessor: TabularPreprocessor | None = None, resize: bool = True
     ) -> None:
         cache = parse_cache(read_json(Path(cache_file)), origin=str(cache_file))
         self.image_dir = Path(image_dir)
-        self.image_size = image_size
+        self.resize = resize
         self.entries: tuple[CacheEntry, ...] = cache.metadata
         self.feature_names = tuple(cache.feature_names)
         self.features = pd.DataFrame([entry.tabular_features for entry in self.entries], columns=list(self.feature_names))
@@ -198,24 +200,24 @@ class MultiModalDataset(Dataset[Sample]):
         return Sample(self.image(index), self.tabular[index], entry.label, entry.finished, entry.race_id, entry.driver_id)
 
     def image(self, index: int) -> Tensor | None:
-        """(3, H, W) float32 in 0..1, or None when the sample has no picture."""
+        """(3, H, W) float32 in 0..1, or None when the sample has no picture.
+
+        Raises:
+            DamagedPictureError: the file is no readable picture.
+        """
         path = self._path(index)
         if path is None:
             return None
-        with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
-            if self.image_size is not None:
-                rgb = rgb.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-            pixels = np.asarray(rgb, dtype=np.uint8)
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+        pixels = read_picture(path.read_bytes(), str(self.entries[index].image_path)) if self.resize else to_tensor(path)
+        return pixels.float() / 255
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """(b, 3, H, W) pictures of the rows, zero where there is none; the `pictures` of a live `TrainingSet`.
 
         Raises:
-            ModelContractError: the pictures differ in size and `image_size` is None.
+            ModelContractError: the pictures differ in size and `resize` is False.
         """
-        return _stack([self.image(int(row)) for row in rows], self.image_size or 1)
+        return _stack([self.image(int(row)) for row in rows])
 
     def training_set(self, *, live: bool, embedding: NDArray[np.float32] | None = None) -> TrainingSet:
         """The dataset as a `TrainingSet`.
@@ -253,7 +255,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     has_picture = [sample.image is not None for sample in samples]
     return Batch(
-        images=_stack([sample.image for sample in samples], 1) if any(has_picture) else None,
+        images=_stack([sample.image for sample in samples]) if any(has_picture) else None,
         has_picture=torch.tensor(has_picture),
         tabular=torch.stack([sample.tabular for sample in samples]),
         label=torch.tensor([sample.label for sample in samples]),
@@ -263,11 +265,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def _stack(images: list[Tensor | None], size: int) -> Tensor:
+def _stack(images: list[Tensor | None]) -> Tensor:
     shapes = {tuple(image.shape) for image in images if image is not None}
     if len(shapes) > 1:
-        raise ModelContractError(f"pictures of a batch: got sizes {sorted(shapes)}, expected one; set image_size")
-    stacked = torch.zeros(len(images), *(shapes.pop() if shapes else (3, size, size)))
+        raise ModelContractError(f"pictures of a batch: got sizes {sorted(shapes)}, expected one; set resize")
+    stacked = torch.zeros(len(images), *(shapes.pop() if shapes else (3, INPUT_PX, INPUT_PX)))
     for i, image in enumerate(images):
         if image is not None:
             stacked[i] = image

@@ -73,7 +73,7 @@ class TrainingResult:
     """How a training went; the model holds the weights of the best epoch.
 
     Attributes:
-        history: every epoch of the attempt that counts.
+        epochs: every epoch of the attempt that counts.
         best_epoch: with the lowest validation loss.
         best_validation_loss: that loss.
         fell: the training loss fell below that of a model that says the same about every car.
@@ -81,7 +81,7 @@ class TrainingResult:
         stopped_early: before the configured number of epochs.
     """
 
-    history: tuple[EpochMetrics, ...]
+    epochs: tuple[EpochMetrics, ...]
     best_epoch: int
     best_validation_loss: float
     fell: bool
@@ -182,7 +182,7 @@ class MultiModalTrainer:
         self.model.load_own_state(self._best_state)
         self.model.eval_mode()
         return TrainingResult(
-            history=tuple(progress.history),
+            epochs=tuple(progress.history),
             best_epoch=progress.best_epoch,
             best_validation_loss=progress.best_loss,
             fell=self._fell(),

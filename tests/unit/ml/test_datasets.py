@@ -39,7 +39,7 @@ def cache(rows: Rows, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_samples_hold_what_the_rows_held(rows: Rows, cache: tuple[Path, Path]) -> None:
-    dataset = MultiModalDataset(*cache, image_size=32)
+    dataset = MultiModalDataset(*cache)
     assert len(dataset) == len(rows)
     for i in range(len(rows)):
         sample = dataset[i]
@@ -47,7 +47,7 @@ def test_samples_hold_what_the_rows_held(rows: Rows, cache: tuple[Path, Path]) -
         assert (sample.label, sample.finished) == (rows.position[i], rows.finished[i])
         assert (sample.image is not None) == rows.has_picture[i]
         if sample.image is not None:
-            assert sample.image.shape == (3, 32, 32)
+            assert sample.image.shape == (3, 224, 224)
             assert float(sample.image[0].mean()) == pytest.approx(10 * i / 255)
     numeric = rows.features.select_dtypes("number")
     assert dataset.tabular_names == tuple(numeric.columns)
@@ -61,7 +61,7 @@ def test_features_from_the_cache_prepare_like_those_in_memory(rows: Rows, cache:
 
 
 def test_pictures_are_opened_when_asked_for(cache: tuple[Path, Path]) -> None:
-    dataset = MultiModalDataset(*cache, image_size=None)
+    dataset = MultiModalDataset(*cache, resize=False)
     i = int(np.flatnonzero(dataset.has_picture)[0])
     path = cache[1] / str(dataset.entries[i].image_path)
     Image.new("RGB", (80, 60), (0, 0, 255)).save(path)
@@ -74,10 +74,10 @@ def test_pictures_are_opened_when_asked_for(cache: tuple[Path, Path]) -> None:
 
 
 def test_mixed_batches_have_a_mask(rows: Rows, cache: tuple[Path, Path]) -> None:
-    dataset = MultiModalDataset(*cache, image_size=16)
+    dataset = MultiModalDataset(*cache)
     batch = next(iter(DataLoader(dataset, batch_size=12, collate_fn=collate)))
     assert batch.images is not None
-    assert batch.images.shape == (12, 3, 16, 16)
+    assert batch.images.shape == (12, 3, 224, 224)
     assert batch.has_picture.tolist() == rows.has_picture.tolist()
     assert not batch.images[~batch.has_picture].any()
     assert batch.label.tolist() == rows.position.tolist()
@@ -95,8 +95,8 @@ def test_a_batch_without_any_picture_has_no_images(rows: Rows, cache: tuple[Path
 def test_pictures_of_different_size_need_a_common_one(rows: Rows, cache: tuple[Path, Path]) -> None:
     first = int(np.flatnonzero(rows.has_picture)[0])
     Image.new("RGB", (30, 30)).save(cache[1] / f"{rows.keys['race_id'][first]}/{rows.keys['driver_id'][first]}.png")
-    dataset = MultiModalDataset(*cache, image_size=None)
-    with pytest.raises(ModelContractError, match="image_size"):
+    dataset = MultiModalDataset(*cache, resize=False)
+    with pytest.raises(ModelContractError, match="resize"):
         collate([dataset[i] for i in range(len(dataset))])
 
 

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 from builders import make_rows
+from PIL import Image
 from torch import Tensor, nn
 
 from ml.checkpoints import Provenance
 from ml.config import FusionConfig
-from ml.datasets import TrainingSet, rows_hash
+from ml.dataset_cache import DatasetCacheBuilder
+from ml.datasets import MultiModalDataset, TrainingSet, rows_hash
+from ml.encoders.vision import VisionEncoder
+from ml.encoders.weights import resolve_weights
 from ml.errors import CheckpointError, ModelConfigError, ModelContractError, NonFiniteLossError, TrainingMemoryError
 from ml.fusion_model import build_model
 from ml.preprocessing import TabularPreprocessor
@@ -76,17 +80,17 @@ def test_learns_and_repeats_exactly(config: FusionConfig, train: Rows, validatio
     a, b = one.train(), other.train()
     assert_same(one, a, other, b)
     assert a.fell
-    assert len(a.history) == 6
-    assert a.history[-1].train_loss < a.history[0].train_loss
-    assert a.best_validation_loss == min(epoch.validation_loss for epoch in a.history)
-    assert a.history[0].picture_share == pytest.approx(train.has_picture.mean())
+    assert len(a.epochs) == 6
+    assert a.epochs[-1].train_loss < a.epochs[0].train_loss
+    assert a.best_validation_loss == min(epoch.validation_loss for epoch in a.epochs)
+    assert a.epochs[0].picture_share == pytest.approx(train.has_picture.mean())
     assert one.validate().loss == pytest.approx(a.best_validation_loss)  # the model holds the best epoch
 
 
 def test_another_seed_is_another_training(train: Rows, validation: Rows) -> None:
     a = make_trainer(SMALL, train, validation).train()
     b = make_trainer(SMALL.model_copy(update={"seed": 4}), train, validation).train()
-    assert a.history[0].train_loss != b.history[0].train_loss
+    assert a.epochs[0].train_loss != b.epochs[0].train_loss
 
 
 def test_nobody_elses_random_numbers_or_threads_move(train: Rows, validation: Rows) -> None:
@@ -133,7 +137,7 @@ def test_early_stopping_state_is_resumed(train: Rows, validation: Rows, tmp_path
     whole = make_trainer(config, train, validation, tmp_path)
     expected = whole.train()
     assert expected.stopped_early
-    assert expected.best_epoch == len(expected.history) - 3
+    assert expected.best_epoch == len(expected.epochs) - 3
     resumed = make_trainer(config, train, validation, tmp_path)
     assert_same(whole, expected, resumed, resumed.train(resume=True))
 
@@ -214,7 +218,7 @@ def test_a_loss_that_does_not_fall_is_explained_and_retried_once(
         result = make_trainer(SMALL, train, validation, learning_rate=1e-9).train()
     assert result.retried
     assert result.fell
-    assert {epoch.learning_rate for epoch in result.history} == {5e-4}
+    assert {epoch.learning_rate for epoch in result.epochs} == {5e-4}
     assert "learning_rate=1e-09" in caplog.text
     assert "gradient_norms" in caplog.text
     assert "grid_position" in caplog.text or "noise" in caplog.text or "points" in caplog.text
@@ -267,7 +271,7 @@ def test_live_pictures_and_cached_embeddings_give_the_same_losses(config: Fusion
     for sets, encoder in ((live, SmallVision()), (cached, None)):
         model = build_model(config, fitted.width, sets[0], seed=1, vision=encoder)
         results.append(MultiModalTrainer(model, *sets, provenance=provenance(config, train), seed=1).train())
-    a, b = ([(epoch.train_loss, epoch.validation_loss) for epoch in result.history] for result in results)
+    a, b = ([(epoch.train_loss, epoch.validation_loss) for epoch in result.epochs] for result in results)
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
@@ -297,3 +301,33 @@ def test_sets_that_cannot_be_trained_on_are_refused(train: Rows, validation: Row
 def test_rank_within_races_in_any_order() -> None:
     strengths, race = np.array([0.1, 9.0, 5.0, 3.0, 7.0]), np.array([1, 0, 1, 0, 0])
     assert rank_within(strengths, race).tolist() == [2, 1, 1, 3, 2]
+
+
+def test_reading_pictures_in_every_step_equals_the_cached_embeddings_of_the_real_encoder(tmp_path: Path) -> None:
+    """From PNG files through the real ResNet-18, against the embeddings of the same files computed once."""
+    config = LISTWISE.model_copy(update={"epochs": 2, "embedding_pca": 4})
+    rows = make_rows(np.random.default_rng(4), 2, n_cars=4)
+    rng = np.random.default_rng(5)
+    paths = {}
+    for race, driver in zip(rows.keys["race_id"], rows.keys["driver_id"], strict=True):
+        path = tmp_path / race / f"{driver}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+        paths[(race, driver)] = f"{race}/{driver}.png"
+    DatasetCacheBuilder(tmp_path / "cache.json", tmp_path).build_cache(rows, image_paths=paths, newest_created="2024-01-01")
+    fitted = TabularPreprocessor.fit(rows.features, rows.race_code, config)
+    dataset = MultiModalDataset(tmp_path / "cache.json", tmp_path, preprocessor=fitted)
+    some = torch.from_numpy(rng.integers(0, 256, (4, 3, 224, 224), dtype=np.uint8))
+    encoder = VisionEncoder(resolve_weights("random", weights_dir=tmp_path / "weights", seed=0, calibration_images=some))
+    embedding = np.zeros((len(rows), 512), dtype=np.float32)
+    for i in np.flatnonzero(rows.has_picture):
+        embedding[i] = encoder.encode_single(tmp_path / paths[tuple(rows.keys.loc[i, ["race_id", "driver_id"]])]).numpy()
+    losses = []
+    for examples, vision in (
+        (dataset.training_set(live=True), encoder),
+        (dataset.training_set(live=False, embedding=embedding), None),
+    ):
+        model = build_model(config, fitted.width, examples, seed=0, vision=vision)
+        result = MultiModalTrainer(model, examples, examples, provenance=provenance(config, rows)).train()
+        losses.append([(epoch.train_loss, epoch.validation_loss) for epoch in result.epochs])
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5, rtol=0)
