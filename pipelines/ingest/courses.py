@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipelines.errors import SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.reading import Kind, read_csv
+from pipelines.ingest.reading import Kind, no_rows, read_csv
 
 _RACES: dict[str, Kind] = {
     "season": "int",
@@ -31,7 +31,7 @@ def read_courses(root: Path) -> pd.DataFrame:
     """`season, round` and the `COURSE` columns of every race in `root/f1db/races.csv`; empty where there is none."""
     file = root / "f1db" / "races.csv"
     if not file.is_file():
-        return pd.DataFrame(columns=["season", "round", *COURSE])
+        return no_rows(["season", "round"], COURSE)
     raw = read_csv(root, file, _RACES, _SCHEDULED)
     # `laps` is the distance run; `scheduledLaps` is only given where the race was cut short
     return pd.DataFrame(
@@ -51,7 +51,7 @@ def read_pit_lane_starts(root: Path) -> pd.DataFrame:
     """`season, round, code, f1db_grid` (text: a number, `PL`, or null) of every entry in f1db; empty where there is none."""
     results, drivers = root / "f1db" / "race_results.csv", root / "f1db" / "drivers.csv"
     if not (results.is_file() and drivers.is_file()):
-        return pd.DataFrame(columns=["season", "round", "code", "f1db_grid"])
+        return no_rows(["season", "round"], ["code", "f1db_grid"])
     raw = read_csv(root, results, {"season": "int", "round": "int", "driverId": "str", "gridPosition": "str"})
     people = read_csv(root, drivers, {"id": "str", "abbreviation": "str"}).drop_duplicates("id")
     joined = raw.merge(people[["id", "abbreviation"]], left_on="driverId", right_on="id")

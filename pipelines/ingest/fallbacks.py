@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.errors import SourceFormatError
-from pipelines.ingest.reading import FILE, ROW, Kind, read_csv, read_parquet
+from pipelines.ingest.reading import FILE, ROW, Kind, no_rows, read_csv, read_parquet
 
 # FastF1 team names -> Ergast constructorRef, where lower-casing does not give it
 _CONSTRUCTORS = {
@@ -83,7 +83,7 @@ def read_f1db_times(root: Path) -> pd.DataFrame:
     columns: dict[str, Kind] = {"season": "int", "round": "int"}
     times: dict[str, Kind] = {"date": "str", "time": "str", "qualifyingDate": "str", "qualifyingTime": "str"}
     if not file.is_file():
-        return pd.DataFrame(columns=["season", "round", "race_start", "qualifying_start"])
+        return no_rows(["season", "round"], ["race_start", "qualifying_start"])
     raw = read_csv(root, file, columns, times)
     return pd.DataFrame(
         {

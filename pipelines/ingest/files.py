@@ -20,7 +20,7 @@ from pipelines.ingest import conditions, courses, entries, fallbacks, timing
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.ergast import FILES as ERGAST_FILES
 from pipelines.ingest.ergast import ErgastDump
-from pipelines.ingest.reading import Kind, read_parquet, season_counts
+from pipelines.ingest.reading import Kind, no_rows, read_parquet, season_counts
 from pipelines.ingest.sieve import Sieve
 from pipelines.schemas import TABLES, empty_frame
 
@@ -229,7 +229,7 @@ class FilesSource:
             calendars += _uncovered(
                 fallbacks.read_undercut_schedule(path, file), calendars[: len(dumps)], asked, "calendar", sieve
             )
-        every = _stacked(calendars) if calendars else pd.DataFrame(columns=entries.RACE_CONTENT)
+        every = _stacked(calendars) if calendars else no_rows(["season", "round"], entries.RACE_CONTENT[2:])
         empty = [season for season in asked if not (every["season"] == season).any()]
         if empty:
             raise SourceMissingError(

@@ -66,6 +66,13 @@ def read_parquet(root: Path, file: Path, columns: Mapping[str, Kind], optional: 
     return _traced(pd.DataFrame(typed), root, file)
 
 
+def no_rows(numbers: list[str], others: list[str]) -> pd.DataFrame:
+    """An empty frame of float columns `numbers` and object columns `others`, fit for joins with frames read here."""
+    return pd.DataFrame(
+        {**{name: pd.Series(dtype="float64") for name in numbers}, **{name: pd.Series(dtype=object) for name in others}}
+    )
+
+
 def season_counts(file: Path, column: str) -> dict[int, int]:
     """Season -> number of rows (0 stands for rows without one), from one column of a Parquet file.
 

@@ -19,7 +19,7 @@ Rule = tuple[str, Callable[[pd.DataFrame], "pd.Series[bool]"]]
 class Sieve:
     """Sorts source rows for one run and keeps the books in `report`.
 
-    Frames have `season` and the columns `FILE` and ROW` that say where a row came from.
+    Frames have `season` and the columns `FILE` and `ROW` that say where a row came from.
     """
 
     def __init__(self, report: IngestReport, seasons: Collection[int]) -> None:
@@ -37,9 +37,13 @@ class Sieve:
 
     def check(self, table: str, frame: pd.DataFrame, rules: Iterable[Rule]) -> pd.DataFrame:
         """Keep the rows that break no rule; the others are quarantined under the first rule they break."""
+        if frame.empty:
+            return frame
         reasons = pd.Series(None, index=frame.index, dtype=object)
         for reason, broken in rules:
-            reasons[reasons.isna() & broken(frame).fillna(False).astype(bool)] = reason
+            hit = broken(frame)
+            if hit.any():
+                reasons[reasons.isna() & hit.fillna(False).astype(bool)] = reason
         return self.reject(table, frame, reasons)
 
     def reject(self, table: str, frame: pd.DataFrame, reasons: "pd.Series[Any]") -> pd.DataFrame:

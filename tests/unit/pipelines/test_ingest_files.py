@@ -1,0 +1,483 @@
+"""The `files` source on a made-up season: what it writes, how it unites folders, what it does without."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from data.ingest.tiny_sources import CODES, LAPS, ROUNDS, SEASON, Frames, tiny_frames, tiny_laps, write_sources
+
+from feature_repo.settings import Settings
+from pipelines.errors import SeasonsError, SourceMissingError
+from pipelines.ingest.base import IngestReport
+from pipelines.ingest.fallbacks import constructor_of
+from pipelines.ingest.files import FilesSource
+from pipelines.ingest.run import ingest
+from pipelines.lake import Lake
+
+ROWS = ROUNDS * 4 * LAPS
+
+
+def run(settings: Settings, tmp_path: Path, *folders: Frames, seasons: Sequence[int] = (SEASON,)) -> tuple[Lake, IngestReport]:
+    paths = [write_sources(tmp_path / f"source_{number}", frames) for number, frames in enumerate(folders)]
+    report = ingest(settings, FilesSource(paths), seasons)
+    assert all(account.unaccounted == 0 for account in report.tables.values())
+    return Lake(settings.lake_dir), report
+
+
+def test_a_season_becomes_canonical_tables(settings: Settings, tmp_path: Path) -> None:
+    lake, report = run(settings, tmp_path, tiny_frames())
+    counts = lake.counts()
+    assert {name: counts[name] for name in ("races", "entries", "qualifying", "laps", "quarantined")} == {
+        "races": ROUNDS,
+        "entries": ROUNDS * 4,
+        "qualifying": ROUNDS * 4,
+        "laps": ROWS,
+        "quarantined": 0,
+    }
+    assert {name: account.rows_written for name, account in report.tables.items()} == {
+        k: v for k, v in counts.items() if k != "quarantined"
+    }
+
+    race = lake.read("races").iloc[1]
+    assert race["race_id"] == f"{SEASON}_02"
+    assert race["scheduled_laps"] == 12  # given by scheduledLaps: the race was cut short
+    assert (race["circuit_type"], race["direction"], race["circuit_id"]) == ("street", "anti_clockwise", "ring_2")
+    assert race["race_start"] == pd.Timestamp(f"{SEASON}-04-10T13:00:00Z")
+    assert race["race_end"] == race["race_start"] + pd.Timedelta(seconds=LAPS * 90.1)
+
+    lap = lake.read("laps").query("race_id == @race.race_id and driver_id == 'bert_b'").set_index("lap")
+    assert lap.loc[1, "lap_time_s"] == pytest.approx(90.2)  # from lights out; the feed has none
+    assert lap.loc[3, "event_timestamp"] == race["race_start"] + pd.Timedelta(seconds=3 * 90.2)
+    assert lap.loc[3, "lap_start"] == lap.loc[2, "event_timestamp"]
+    assert (lap["created_timestamp"] == lap["event_timestamp"]).all()
+
+    entry = lake.read("entries").iloc[0]
+    assert entry["event_timestamp"] == lake.read("races").iloc[0]["race_end"]
+    assert entry["created_timestamp"] - entry["event_timestamp"] == pd.Timedelta(hours=3)
+    assert entry["grid_timestamp"] == lake.read("races").iloc[0]["race_start"] - pd.Timedelta(hours=1)
+
+    qualifying = lake.read("qualifying").iloc[0]
+    assert (qualifying["q1_s"], qualifying["q2_s"]) == (81.5, 71.5)
+    assert pd.isna(qualifying["q3_s"])
+    assert qualifying["event_timestamp"] == pd.Timestamp(f"{SEASON}-03-09T15:15:00Z")
+
+    stop = lake.read("pit_stops").iloc[0]
+    assert stop["pit_lane_time_s"] == 22.0
+    assert stop["event_timestamp"] == stop["pit_out"]
+    stint = lake.read("stints").query("driver_id == 'anna_a'").iloc[0]
+    assert stint["event_timestamp"] == lake.read("races").iloc[0]["race_end"]
+    assert lake.read("weather")["event_timestamp"].min() == lake.read("races")["race_start"].min() - pd.Timedelta(minutes=5)
+    assert lake.read("drivers").iloc[0][["driver_id", "code", "given_name", "family_name"]].tolist() == [
+        "anna_a",
+        "AAA",
+        "Anna",
+        "A",
+    ]
+    assert lake.read("circuits").iloc[0]["altitude_m"] == 100
+    assert lake.read("constructors")["constructor_id"].tolist() == ["team_x", "team_y"]
+    assert (lake.read("laps")["source"] == "files").all()
+
+
+def test_an_unchanged_re_run_writes_nothing_and_a_changed_file_does(settings: Settings, tmp_path: Path) -> None:
+    lake, _ = run(settings, tmp_path, tiny_frames())
+    stamps = {path: path.stat().st_mtime_ns for path in lake.root.rglob("part.parquet")}
+    _, again = run(settings, tmp_path, tiny_frames())
+    assert again.skipped_up_to_date
+    assert {path: path.stat().st_mtime_ns for path in lake.root.rglob("part.parquet")} == stamps
+    frames = tiny_frames()
+    frames["ergast/results.csv"].loc[0, "points"] = 26
+    _, changed = run(settings, tmp_path, frames)
+    assert not changed.skipped_up_to_date
+    assert lake.read("entries").iloc[0]["points"] == 26
+
+
+def test_a_damaged_or_missing_partition_is_written_again(settings: Settings, tmp_path: Path) -> None:
+    lake, _ = run(settings, tmp_path, tiny_frames())
+    before = lake.hashes()
+    lake.path("laps", SEASON).unlink()
+    lake.path("races", SEASON).write_bytes(b"damaged")
+    _, report = run(settings, tmp_path, tiny_frames())
+    assert not report.skipped_up_to_date
+    assert lake.hashes() == before
+
+
+def test_other_seasons_in_the_lake_stay(settings: Settings, tmp_path: Path) -> None:
+    run(settings, tmp_path / "one", tiny_frames(2030), seasons=[2030])
+    lake, _ = run(settings, tmp_path / "two", tiny_frames(2031), seasons=[2031])
+    assert lake.seasons("laps") == [2030, 2031]
+
+
+def test_rows_of_seasons_not_asked_for_are_counted_as_such(settings: Settings, tmp_path: Path) -> None:
+    _, report = run(settings, tmp_path, tiny_frames(2030), tiny_frames(2031), seasons=[2031])
+    assert report.tables["laps"].rows_read == 2 * ROWS
+    assert report.tables["laps"].rows_other_season == ROWS
+    assert report.tables["entries"].rows_other_season == ROUNDS * 4
+
+
+class TestUnion:
+    def test_a_second_path_adds_a_season_whatever_its_numeric_ids(self, settings: Settings, tmp_path: Path) -> None:
+        both, _ = run(settings, tmp_path, tiny_frames(2030), tiny_frames(2031, id_offset=500), seasons=[2030, 2031])
+        alone = Settings(home=tmp_path / "alone")
+        run(alone, tmp_path / "a", tiny_frames(2031))
+        assert both.hashes(2031) == Lake(alone.lake_dir).hashes(2031)
+
+    def test_equal_rows_of_two_paths_are_duplicates(self, settings: Settings, tmp_path: Path) -> None:
+        lake, report = run(settings, tmp_path, tiny_frames(), tiny_frames(id_offset=70))
+        assert lake.counts()["laps"] == ROWS
+        for table in ("laps", "entries", "qualifying", "stints", "pit_stops", "weather", "track_status", "races"):
+            account = report.tables[table]
+            assert account.rows_duplicate == account.rows_written, table
+            assert account.rows_replaced == 0, table
+
+    def test_the_later_path_wins_a_conflict(self, settings: Settings, tmp_path: Path) -> None:
+        later = tiny_frames()
+        later["ergast/results.csv"].loc[0, "points"] = 1
+        later[f"fastf1/laps_{SEASON}.parquet"].loc[5, "SpeedST"] = 311.0
+        lake, report = run(settings, tmp_path, tiny_frames(), later)
+        assert lake.read("entries").iloc[0]["points"] == 1
+        assert lake.read("laps").iloc[5]["speed_st_kph"] == 311
+        assert report.tables["entries"].rows_replaced == 1
+        assert report.tables["laps"].rows_replaced == 1
+        assert lake.counts()["quarantined"] == 0
+
+    def test_a_complete_later_dump_does_not_disturb_the_earlier_seasons(self, settings: Settings, tmp_path: Path) -> None:
+        dump = {name: frame for name, frame in tiny_frames(2030, id_offset=40).items() if name.startswith("ergast/")}
+        later = tiny_frames(2031, id_offset=40)
+        for name in ("races", "results", "qualifying"):
+            later[f"ergast/{name}.csv"] = pd.concat([dump[f"ergast/{name}.csv"], later[f"ergast/{name}.csv"]])
+        lake, report = run(settings, tmp_path, tiny_frames(2030), later, seasons=[2030, 2031])
+        assert report.tables["entries"].rows_duplicate == ROUNDS * 4
+        assert lake.counts()["entries"] == 2 * ROUNDS * 4
+
+
+class TestDegrading:
+    @pytest.mark.parametrize("optional", ["weather", "track_status", "stints", "pit_stops"])
+    def test_a_missing_optional_file_is_said_and_not_fatal(self, settings: Settings, tmp_path: Path, optional: str) -> None:
+        frames = tiny_frames()
+        del frames[f"fastf1_undercut/{optional}_{SEASON}.parquet"]
+        lake, report = run(settings, tmp_path, frames)
+        assert lake.counts()["laps"] == ROWS
+        assert any(optional.replace("_", " ") in note.replace("_", " ") for note in report.notes)
+
+    def test_stints_and_pit_stops_are_derived_from_laps(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        del frames[f"fastf1_undercut/stints_{SEASON}.parquet"], frames[f"fastf1_undercut/pit_stops_{SEASON}.parquet"]
+        laps = frames[f"fastf1/laps_{SEASON}.parquet"]
+        anna = laps["Driver"].eq("AAA") & laps["RoundNumber"].eq(1)
+        laps.loc[anna & (laps["LapNumber"] > 6), ["Stint", "Compound"]] = [2.0, "HARD"]
+        laps.loc[anna & (laps["LapNumber"] == 6), "PitInTime"] = laps.loc[anna & (laps["LapNumber"] == 6), "Time"] - pd.Timedelta(
+            "1s"
+        )
+        laps.loc[anna & (laps["LapNumber"] == 7), "PitOutTime"] = laps.loc[
+            anna & (laps["LapNumber"] == 7), "LapStartTime"
+        ] + pd.Timedelta("20s")
+        lake, _ = run(settings, tmp_path, frames)
+        stints = lake.read("stints").query("round == 1 and driver_id == 'anna_a'")
+        assert stints[["compound", "start_lap", "end_lap", "length_laps"]].to_numpy().tolist() == [
+            ["SOFT", 1, 6, 6],
+            ["HARD", 7, 10, 4],
+        ]
+        stop = lake.read("pit_stops").iloc[0]
+        assert (stop["lap"], stop["stint"], stop["pit_lane_time_s"]) == (6, 1, 21.0)
+
+    def test_results_and_calendar_without_ergast(self, settings: Settings, tmp_path: Path) -> None:
+        earlier, later = tiny_frames(2030), tiny_frames(2031)
+        entries = [(r, n) for r in range(1, ROUNDS + 1) for n in range(1, 5)]
+        later = {name: frame for name, frame in later.items() if not name.startswith("ergast/")}
+        later["fastf1_undercut/schedule_2031.parquet"] = pd.DataFrame(
+            {
+                "Season": 2031,
+                "Round": [1, 2, 3],
+                "RaceName": "Race",
+                "CircuitId": ["ring_1", "ring_2", "ring_3"],
+                "Date": "2031-03-10",
+            }
+        )
+        later["fastf1_undercut/results_2031.parquet"] = pd.DataFrame(
+            {
+                "Season": 2031,
+                "Round": [r for r, _ in entries],
+                "Driver": [["anna_a", "bert_b", "cleo_c", "dora_d"][n - 1] for _, n in entries],
+                "Code": [CODES[n - 1] for _, n in entries],
+                "Position": [n for _, n in entries],
+                "Status": ["Finished", "+1 Lap", "Lapped", "Retired"] * ROUNDS,
+                "GridPosition": [n for _, n in entries],
+            }
+        )
+        later["fastf1/laps_2031.parquet"]["Team"] = "Red Bull Racing"
+        later["f1db/races.csv"] = later["f1db/races.csv"].assign(date=[f"2031-0{r + 2}-10" for r in (1, 2, 3)], time="13:00")
+        lake, report = run(settings, tmp_path, earlier, later, seasons=[2030, 2031])
+        entries_2031 = lake.read("entries", [2031])
+        assert len(entries_2031) == ROUNDS * 4
+        assert set(entries_2031["constructor_id"]) == {"red_bull"}
+        assert entries_2031["points"].isna().all()
+        assert entries_2031["is_classified"].tolist()[:4] == [True, True, True, False]
+        assert entries_2031["laps_completed"].eq(LAPS).all()
+        assert lake.read("drivers", [2031])["given_name"].tolist()[0] == "Anna"  # known from the other path
+        assert lake.read("races", [2031]).iloc[0]["race_start"] == pd.Timestamp("2031-03-10T13:00Z")
+        assert any("results of races of 2031" in note for note in report.notes)
+
+    def test_the_course_may_come_from_another_year(self, settings: Settings, tmp_path: Path) -> None:
+        later = tiny_frames(2031)
+        del later["f1db/races.csv"]
+        lake, report = run(settings, tmp_path, tiny_frames(2030), later, seasons=[2031])
+        assert lake.read("races")["scheduled_laps"].tolist() == [10, 12, 10]
+        assert "course of ring_2 in 2031 is not in f1db: taken from 2030" in report.notes
+
+    def test_an_unknown_course_is_an_error(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        del frames["f1db/races.csv"]
+        with pytest.raises(SourceMissingError, match=r"course of 'ring_1' \(season 2031, round 1\).*add a path"):
+            run(settings, tmp_path, frames)
+
+    def test_a_race_not_held_yet_is_left_out_and_said(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        for name, key in (("ergast/results.csv", "raceId"), ("ergast/qualifying.csv", "raceId")):
+            frames[name] = frames[name][frames[name][key] != SEASON * 10 + 3]
+        for name in (name for name in frames if name.startswith("fastf1")):
+            column = "RoundNumber" if "RoundNumber" in frames[name] else "Round"
+            frames[name] = frames[name][frames[name][column] != 3]
+        lake, report = run(settings, tmp_path, frames)
+        assert lake.read("races")["round"].tolist() == [1, 2]
+        assert report.tables["races"].rows_other_session == 1
+        assert any("rounds 3 are in the calendar but have no results" in note for note in report.notes)
+
+    def test_a_race_without_laps_ends_by_the_winners_time(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        for name in (name for name in frames if name.startswith("fastf1")):
+            column = "RoundNumber" if "RoundNumber" in frames[name] else "Round"
+            frames[name] = frames[name][frames[name][column] != 3]
+        lake, _ = run(settings, tmp_path, frames)
+        race = lake.read("races").iloc[2]
+        assert race["race_end"] - race["race_start"] == pd.Timedelta(milliseconds=int((LAPS * 90 + 1) * 1000))
+
+    def test_start_of_qualifying_from_the_event_schedule(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        frames["ergast/races.csv"] = frames["ergast/races.csv"].drop(columns=["quali_date", "quali_time"])
+        folder = tmp_path / "source_0" / "f1schedule"
+        folder.mkdir(parents=True)
+        sessions = ["Practice 1", "Practice 2", "Practice 3", "Qualifying", "Race"]
+        columns = {"round_number": {"0": 1}, "gmt_offset": {"0": "+02:00"}}
+        for number, name in enumerate(sessions, start=1):
+            columns[f"session{number}"] = {"0": name}
+            columns[f"session{number}_date"] = {"0": "2031-03-10T15:00:00" if name == "Race" else "2031-03-09T16:30:00"}
+        (folder / "schedule_2031.json").write_text(json.dumps(columns))
+        lake, _ = run(settings, tmp_path, frames)
+        races = lake.read("races")
+        assert races.loc[0, "qualifying_start"] == pd.Timestamp("2031-03-09T14:30Z")
+        assert races["qualifying_start"].isna().tolist() == [False, True, True]
+        unknown = lake.read("qualifying").query("round == 2").iloc[0]
+        assert unknown["event_timestamp"] == races.loc[1, "race_start"] - pd.Timedelta(hours=20)
+
+
+class TestGrid:
+    def test_pit_lane_starters_follow_the_grid_by_qualifying_position(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        frames["ergast/results.csv"].loc[[0, 1], "grid"] = 0
+        frames["ergast/qualifying.csv"].loc[[0, 1], "position"] = [2, 1]
+        lake, _ = run(settings, tmp_path, frames)
+        race = lake.read("entries").query("round == 1").set_index("driver_id")
+        assert race["is_pit_lane_start"].to_dict() == {"anna_a": True, "bert_b": True, "cleo_c": False, "dora_d": False}
+        assert race["grid"].to_dict() == {"anna_a": 6, "bert_b": 5, "cleo_c": 3, "dora_d": 4}
+
+    def test_f1db_knows_pit_lane_starts_and_places_of_withdrawn_cars(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        results = frames["ergast/results.csv"]
+        results["positionText"] = results["positionText"].astype(object)
+        results.loc[1, ["grid", "positionText"]] = [0, "W"]
+        results["position"] = results["position"].astype(object)
+        results.loc[1, "position"] = None
+        frames["f1db/drivers.csv"] = pd.DataFrame({"id": ["anna-a", "bert-b"], "abbreviation": ["AAA", "BBB"]})
+        frames["f1db/race_results.csv"] = pd.DataFrame(
+            {"season": SEASON, "round": 1, "driverId": ["anna-a", "bert-b"], "gridPosition": ["PL", "2"]}
+        )
+        lake, _ = run(settings, tmp_path, frames)
+        race = lake.read("entries").query("round == 1").set_index("driver_id")
+        assert race["is_pit_lane_start"].to_dict() == {"anna_a": True, "bert_b": False, "cleo_c": False, "dora_d": False}
+        assert race["grid"].to_dict() == {"anna_a": 5, "bert_b": 2, "cleo_c": 3, "dora_d": 4}
+
+
+class TestTime:
+    def test_a_pit_entry_after_the_lap_end_is_not_known_at_the_lap_end(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        laps = frames[f"fastf1/laps_{SEASON}.parquet"]
+        laps.loc[2, "PitInTime"] = laps.loc[2, "Time"] + pd.Timedelta("2s")
+        laps.loc[4, "PitInTime"] = laps.loc[4, "Time"] - pd.Timedelta("2s")
+        lake, _ = run(settings, tmp_path, frames)
+        assert lake.read("laps")["pit_in"].notna().to_numpy().nonzero()[0].tolist() == [4]
+
+    def test_a_car_that_stays_in_the_pit_lane_is_known_at_the_flag(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        frames[f"fastf1_undercut/pit_stops_{SEASON}.parquet"].loc[0, "PitOutTime"] = pd.NaT
+        lake, _ = run(settings, tmp_path, frames)
+        stop, race = lake.read("pit_stops").iloc[0], lake.read("races").iloc[0]
+        assert pd.isna(stop["pit_out"])
+        assert stop["event_timestamp"] == stop["pit_in"] < race["race_end"] == stop["created_timestamp"]
+
+    def test_generated_laps_have_no_lap_time(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        frames[f"fastf1/laps_{SEASON}.parquet"].loc[0, "FastF1Generated"] = True
+        lake, _ = run(settings, tmp_path, frames)
+        assert pd.isna(lake.read("laps").iloc[0]["lap_time_s"])
+
+    def test_race_control_is_put_on_the_clock_of_the_laps(self, settings: Settings, tmp_path: Path) -> None:
+        frames = tiny_frames()
+        late = pd.Timedelta(minutes=47)  # the race started late; messages carry the true time
+        start = pd.Timestamp(f"{SEASON}-03-10T13:00:00") + late
+        laps = [lap for lap in range(1, 10) for _ in range(4)]
+        offsets = [2, 25, 45, 80] * 9
+        frames["fastf1/race_control_messages_2031.parquet"] = pd.DataFrame(
+            {
+                "Season": SEASON,
+                "RoundNumber": 1,
+                "Time": [
+                    start + pd.Timedelta(seconds=(lap - 1) * 90.1 + offset) for lap, offset in zip(laps, offsets, strict=True)
+                ],
+                "Category": "Flag",
+                "Message": [f"MESSAGE {n}" for n in range(36)],
+                "Flag": "BLUE",
+                "Scope": "Driver",
+                "Sector": None,
+                "RacingNumber": "4",
+                "Lap": [float(lap) for lap in laps],
+            }
+        )
+        lake, _ = run(settings, tmp_path, frames)
+        control = lake.read("race_control")
+        wanted = lake.read("races").iloc[0]["race_start"] + pd.to_timedelta(
+            [(lap - 1) * 90.1 + o for lap, o in zip(laps, offsets, strict=True)], unit="s"
+        )
+        error = (control["event_timestamp"].reset_index(drop=True) - pd.Series(wanted)).dt.total_seconds()
+        assert error.between(0, 25).all()
+        assert control["car_number"].eq(4).all()
+
+
+def test_openf1_messages_are_matched_by_date_not_by_round(settings: Settings, tmp_path: Path) -> None:
+    frames = tiny_frames()
+    base = {
+        "session_key": 1,
+        "driver_number": None,
+        "category": "Flag",
+        "flag": "RED",
+        "scope": "Track",
+        "sector": None,
+        "season": SEASON,
+    }
+    frames["openf1/race_control_2031.parquet"] = pd.DataFrame(
+        [
+            {
+                **base,
+                "session_code": "R",
+                "round": 3,
+                "lap_number": "3",
+                "date": f"{SEASON}-04-10T13:05:00+00:00",
+                "message": "RED FLAG",
+            },
+            {
+                **base,
+                "session_code": "Q",
+                "round": 3,
+                "lap_number": "3",
+                "date": f"{SEASON}-04-09T13:05:00+00:00",
+                "message": "RED FLAG",
+            },
+        ]
+    )
+    lake, report = run(settings, tmp_path, frames)
+    assert lake.read("race_control")["round"].tolist() == [2]
+    assert report.tables["race_control"].rows_other_session == 1
+
+
+def test_named_texts_are_nulls_and_2018_compounds_are_known(settings: Settings, tmp_path: Path) -> None:
+    frames = tiny_frames()
+    laps = frames[f"fastf1/laps_{SEASON}.parquet"]
+    laps.loc[0:6, "Compound"] = ["nan", "None", "UNKNOWN", "HYPERSOFT", "ULTRASOFT", "SUPERSOFT", None]
+    laps.loc[0, "Stint"] = None
+    laps.loc[0, "TrackStatus"] = ""
+    lake, _ = run(settings, tmp_path, frames)
+    first = lake.read("laps").iloc[:7]
+    assert first["compound"].tolist() == [None, None, None, "HYPERSOFT", "ULTRASOFT", "SUPERSOFT", None]
+    assert first["stint"].tolist()[0] == 1
+    assert first["track_status"].tolist()[0] == "1"
+
+
+def test_a_driver_without_laps_is_an_entry(settings: Settings, tmp_path: Path) -> None:
+    frames = tiny_frames()
+    name = f"fastf1/laps_{SEASON}.parquet"
+    frames[name] = frames[name].query("not (Driver == 'DDD' and RoundNumber == 1)").reset_index(drop=True)
+    frames["ergast/results.csv"].loc[3, "laps"] = 0
+    lake, _ = run(settings, tmp_path, frames)
+    assert lake.read("entries").query("driver_id == 'dora_d'")["laps_completed"].tolist() == [0, 10, 10]
+    assert lake.read("laps").query("driver_id == 'dora_d'")["round"].unique().tolist() == [2, 3]
+
+
+def test_codes_are_resolved_within_the_race(settings: Settings, tmp_path: Path) -> None:
+    """A code that another driver had in another season, or has in another race, names the entrant of the race."""
+    earlier, later = tiny_frames(2030), tiny_frames(2031)
+    for frames in (earlier, later):
+        extra = frames["ergast/drivers.csv"].iloc[[0]].assign(driverId=99, driverRef="old_a")
+        frames["ergast/drivers.csv"] = pd.concat([frames["ergast/drivers.csv"], extra])
+    earlier["ergast/results.csv"]["driverId"] = earlier["ergast/results.csv"]["driverId"].replace({1: 99})
+    earlier["ergast/qualifying.csv"]["driverId"] = earlier["ergast/qualifying.csv"]["driverId"].replace({1: 99})
+    lake, _ = run(settings, tmp_path, earlier, later, seasons=[2030, 2031])
+    assert "anna_a" not in set(lake.read("laps", [2030])["driver_id"])
+    assert "old_a" not in set(lake.read("laps", [2031])["driver_id"])
+    assert len(lake.read("laps")) == 2 * ROWS
+
+
+def test_what_is_read_of_a_season_does_not_depend_on_the_others_asked_for(settings: Settings, tmp_path: Path) -> None:
+    both, _ = run(settings, tmp_path, tiny_frames(2030), tiny_frames(2031), seasons=[2030, 2031])
+    one = Settings(home=tmp_path / "one")
+    ingest(one, FilesSource([tmp_path / "source_0", tmp_path / "source_1"]), [2031])
+    assert both.hashes(2031) == Lake(one.lake_dir).hashes(2031)
+
+
+def test_row_order_of_the_source_does_not_matter(settings: Settings, tmp_path: Path) -> None:
+    lake, _ = run(settings, tmp_path, tiny_frames())
+    shuffled = {name: frame.sample(frac=1, random_state=3) for name, frame in tiny_frames().items()}
+    other = Settings(home=tmp_path / "other")
+    run(other, tmp_path / "shuffled", shuffled)
+    assert lake.hashes() == Lake(other.lake_dir).hashes()
+
+
+def test_progress_counts_up_to_the_end(settings: Settings, tmp_path: Path) -> None:
+    source = FilesSource([write_sources(tmp_path / "source", tiny_frames())])
+    told: list[tuple[str, int, int]] = []
+    ingest(settings, source, [SEASON], progress=lambda *step: told.append(step))
+    assert told[0][1] == 0
+    assert told[-1] == ("done", 2, 2)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_asking_for_no_season_or_no_path_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SeasonsError):
+        ingest(settings, FilesSource([write_sources(tmp_path / "source", tiny_frames())]), [])
+    with pytest.raises(SourceMissingError, match="--path"):
+        FilesSource([])
+
+
+def test_the_report_is_json(settings: Settings, tmp_path: Path) -> None:
+    _, report = run(settings, tmp_path, tiny_frames())
+    text = report.to_json()
+    assert json.loads(json.dumps(text)) == text
+    assert text["tables"]["laps"]["rows_written"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("team", "ref"),
+    [
+        ("Red Bull Racing", "red_bull"),
+        ("Kick Sauber", "sauber"),
+        ("Aston Martin", "aston_martin"),
+        ("Racing Bulls", "rb"),
+        ("Ferrari", "ferrari"),
+    ],
+)
+def test_team_names_become_constructor_ids(team: str, ref: str) -> None:
+    assert constructor_of(team) == ref
+
+
+def test_the_tiny_laps_are_what_the_tests_think() -> None:
+    assert len(tiny_laps()) == ROWS
