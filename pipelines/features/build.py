@@ -113,9 +113,9 @@ COMPUTE: dict[str, Callable[[Frames], pd.DataFrame]] = {
     "constructor_form": lambda lake: compute_constructor_form(
         lake["entries"], lake["qualifying"], lake["laps"], lake["pit_stops"]
     ),
-    "driver_circuit": lambda lake: compute_driver_circuit(lake["entries"], lake["races"]),
+    "driver_circuit": lambda lake: compute_driver_circuit(lake["entries"], lake["races"], lake["laps"]),
     "circuit_profile": lambda lake: compute_circuit_profile(lake["races"], lake["circuits"], lake["entries"], lake["laps"]),
-    "grid": lambda lake: compute_grid(lake["entries"], lake["qualifying"], lake["races"]),
+    "grid": lambda lake: compute_grid(lake["entries"], lake["qualifying"], lake["races"], lake["laps"]),
     "race_weather": lambda lake: compute_race_weather(lake["weather"]),
     "tire_state": lambda lake: compute_tire_state(lake["laps"]),
     "race_state": lambda lake: compute_race_state(lake["laps"], lake["races"]),

@@ -118,7 +118,7 @@ def race_facts(entries: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
         `race_id, race, known` in order of publication and, as float64 with NaN for not known: `overtaking_index`,
         `had_safety_car`, `retirement_rate`, `pit_loss_s`, `pole_won`, `speed_trap_kph`.
     """
-    published = publications(entries)
+    published = publications(entries, laps)
     starters = published[published["started"]]
     moments = starters[["race_id", KNOWN, "race"]].drop_duplicates()
     known_laps = as_known_at(versions(laps[_LAP_COLUMNS], LAP_KEY), moments, LAP_KEY)
@@ -141,8 +141,10 @@ def race_facts(entries: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
                 "speed_trap_kph": float(clean["speed_st_kph"].median()),
             }
         )
-    columns = ["race_id", KNOWN, "race", *_FACTS]
-    return pd.DataFrame(rows, columns=columns).sort_values([KNOWN, "race"], kind="stable", ignore_index=True)
+    columns = {"race_id": "object", KNOWN: "int64", "race": "int64", **dict.fromkeys(_FACTS, "float64")}
+    return (
+        pd.DataFrame(rows, columns=list(columns)).astype(columns).sort_values([KNOWN, "race"], kind="stable", ignore_index=True)
+    )
 
 
 def overtaking_index(laps: pd.DataFrame) -> float:
@@ -182,9 +184,11 @@ def pit_loss(laps: pd.DataFrame) -> float:
     """
     usual = laps[is_clean(laps)].groupby("driver_id")["lap_time_s"].median().rename("usual_s")
     timed = laps[is_green(laps) & (laps["lap_time_s"] > 0)]
-    enters = timed.loc[timed["pit_in"].notna(), ["driver_id", "lap", "lap_time_s"]]
-    leaves = timed.loc[timed["pit_out"].notna(), ["driver_id", "lap", "lap_time_s"]]
-    stops = enters.assign(lap=enters["lap"] + 1).merge(leaves, on=["driver_id", "lap"], suffixes=("_in", "_out"))
+    columns = ["driver_id", "lap", "lap_time_s"]
+    leaves = timed.loc[timed["pit_out"].notna(), columns]
+    # the lap before the out-lap is the in-lap, also where the pit entry lies behind the finish line
+    before = timed[columns].assign(lap=timed["lap"] + 1)
+    stops = before.merge(leaves, on=["driver_id", "lap"], suffixes=("_in", "_out"))
     stops = stops.merge(usual, on="driver_id")
     return float((stops["lap_time_s_in"] + stops["lap_time_s_out"] - 2 * stops["usual_s"]).median())
 

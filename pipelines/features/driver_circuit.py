@@ -23,24 +23,25 @@ DTYPES = dict.fromkeys(
 )
 
 
-def compute_driver_circuit(entries: pd.DataFrame, races: pd.DataFrame) -> pd.DataFrame:
+def compute_driver_circuit(entries: pd.DataFrame, races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """Feature table `driver_circuit`.
 
     Args:
         entries: canonical entries of every season to look back on.
         races: canonical races; an entry whose race is not in the calendar yet is left out.
+        laps: canonical laps, for who started.
     Returns:
         Keyed by `driver_id, circuit_id`; stamped as `driver_form`.
     """
-    facts = circuit_facts(entries, races)
+    facts = circuit_facts(entries, races, laps)
     rows = [row for _, starts in facts.groupby(ENTITY, sort=True) for row in record_rows(starts)]
     frame = pd.DataFrame(rows, columns=[*ENTITY, *DTYPES, EVENT, CREATED])
     return table(frame.assign(**{EVENT: stamps(frame[EVENT]), CREATED: stamps(frame[CREATED])}), ENTITY, DTYPES)
 
 
-def circuit_facts(entries: pd.DataFrame, races: pd.DataFrame) -> pd.DataFrame:
+def circuit_facts(entries: pd.DataFrame, races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """One row per publication and starter with the race's circuit: all that the records are computed from."""
-    facts = with_race(publications(entries), races, ["circuit_id"])
+    facts = with_race(publications(entries, laps), races, ["circuit_id"])
     return facts[facts["started"] & facts["circuit_id"].notna()]
 
 

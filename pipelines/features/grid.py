@@ -24,7 +24,7 @@ DAY_US = 86_400 * 1_000_000
 _CAR = ["race_id", KNOWN, "driver_id"]
 
 
-def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.DataFrame) -> pd.DataFrame:
+def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """Feature table `grid`.
 
     Args:
@@ -32,6 +32,7 @@ def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.Data
             `grid_timestamp`; of earlier races who started, known when their result was published.
         qualifying: canonical qualifying.
         races: canonical races, for the scheduled start.
+        laps: canonical laps, for who started earlier races.
     Returns:
         Keyed by `race_id, driver_id`: a provisional row when qualifying is published, a final one at `grid_timestamp`.
         `event_timestamp` is when the newest of the two was first known, `created_timestamp` the instant of the row.
@@ -46,7 +47,7 @@ def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.Data
     placed = as_known_at(slots, moments, ENTRY_KEY).merge(first_slot, on=ENTRY_KEY)
     rows = gaps.merge(placed, on=_CAR, how="outer", sort=True)
     start = micros_or_nan(with_race(rows, races, ["race_start"])["race_start"])
-    previous = last_start(rows, start, entries, races)
+    previous = last_start(rows, start, with_race(publications(entries, laps), races, ["race_start"]))
     grid = rows["grid"].to_numpy(dtype=np.float64, na_value=np.nan)
     place = rows["position"].to_numpy(dtype=np.float64, na_value=np.nan)
     event = rows[["first_session", "first_slot"]].max(axis="columns").astype("int64")
@@ -75,16 +76,14 @@ def starting_slots(entries: pd.DataFrame) -> pd.DataFrame:
     return slots[[*ENTRY_KEY, KNOWN, "grid", "is_pit_lane_start"]].astype({"grid": "Float64", "is_pit_lane_start": "Float64"})
 
 
-def last_start(rows: pd.DataFrame, start: FloatArray, entries: pd.DataFrame, races: pd.DataFrame) -> FloatArray:
+def last_start(rows: pd.DataFrame, start: FloatArray, results: pd.DataFrame) -> FloatArray:
     """(n,) when the last race that each row's driver is known to have started was scheduled to start, microseconds; NaN if none.
 
     Args:
         rows: has `driver_id` and `known`.
         start: (n,) scheduled start of each row's race, microseconds, NaN where the calendar does not say yet.
-        entries: canonical entries.
-        races: canonical races.
+        results: from `publications`, with the `race_start` of each.
     """
-    results = with_race(publications(entries), races, ["race_start"])
     results = results.assign(start=micros_or_nan(results["race_start"]))
     results = results[results["started"] & ~np.isnan(results["start"])]
     of_driver = {

@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 
 KNOWN = "known"
 _UTC_US = "datetime64[us, UTC]"
+_NEVER = 2**53  # the year 2255; exact as a float
 
 
 def micros(stamps: "pd.Series[Any]") -> IntArray:
@@ -115,30 +116,41 @@ def replayed(
 ) -> pd.DataFrame:
     """Rows of a view that gets one row an event during a race, also where rows arrived late or were corrected.
 
-    Races whose rows were all known at their event are computed in one call. In any other race each instant at which something
-    became known is computed from what was known then, and gives one row per entity that something became known about.
+    Rows known at their event are computed in one call. Where a race has a row that became known at another instant, or corrects
+    an earlier one, the race is computed again with everything known by that instant: for the entities that something became known
+    about then, and for the events that follow.
 
     Args:
         frame: canonical rows of a race table.
         key: its natural key.
         entity: key columns of the view, `race_id` first.
-        compute: makes view rows (with `entity` columns and the stamps) from rows that were known at their event; a row may use
-            only rows with an event no later than its own.
+        compute: makes view rows (with `entity` columns and the stamps), by entity and event, from rows that were known at their
+            event; a row may use only rows of its race with an event no later than its own.
     """
     rows = versions(frame, key)
-    late = (rows[KNOWN].to_numpy() != micros(rows[EVENT])) | rows.duplicated(list(key), keep=False).to_numpy()
-    odd_races = rows.loc[late, "race_id"].unique()
-    is_odd = rows["race_id"].isin(odd_races).to_numpy()
-    parts = [compute(rows[~is_odd])]
-    for race_id in odd_races:
-        of_race = rows[rows["race_id"] == race_id]
-        for instant in np.unique(of_race[KNOWN]):
-            arrived = of_race.loc[of_race[KNOWN] == instant, list(entity)].drop_duplicates()
-            known = of_race[of_race[KNOWN] <= instant].drop_duplicates(list(key), keep="last")
-            newest = compute(known).drop_duplicates(list(entity), keep="last").merge(arrived, on=list(entity))
-            parts.append(newest.assign(**{CREATED: stamps([int(instant)] * len(newest))}))
+    is_odd = (rows[KNOWN].to_numpy() != micros(rows[EVENT])) | rows.duplicated(list(key), keep="first").to_numpy()
+    odd_instants = {race_id: np.unique(odd[KNOWN]) for race_id, odd in rows[is_odd].groupby("race_id", sort=True)}
+    made = compute(rows[~is_odd])
+    until = _per_race(made, {race_id: instants[0] for race_id, instants in odd_instants.items()}, default=_NEVER)
+    parts = [made[micros(made[EVENT]) < until]]
+    for step in range(max(map(len, odd_instants.values()), default=0)):
+        begins = {race_id: instants[step] for race_id, instants in odd_instants.items() if step < len(instants)}
+        ends = {race_id: instants[step + 1] for race_id, instants in odd_instants.items() if step + 1 < len(instants)}
+        is_here = rows["race_id"].isin(begins).to_numpy()
+        here, odd_here = rows[is_here], is_odd[is_here]
+        since = _per_race(here, begins)
+        arrived = here.loc[here[KNOWN] == since, list(entity)].drop_duplicates()
+        made = compute(here[~odd_here | (here[KNOWN] <= since)].drop_duplicates(list(key), keep="last"))
+        event, since, until = micros(made[EVENT]), _per_race(made, begins), _per_race(made, ends, default=_NEVER)
+        parts.append(made[(event > since) & (event < until)])
+        newest = made[event <= since].drop_duplicates(list(entity), keep="last").merge(arrived, on=list(entity))
+        parts.append(newest.assign(**{CREATED: stamps(_per_race(newest, begins))}))
     filled = [part for part in parts if not part.empty]
-    return pd.concat(filled, ignore_index=True) if filled else parts[0]
+    return pd.concat(filled, ignore_index=True) if filled else made
+
+
+def _per_race(rows: pd.DataFrame, of_race: dict[str, int], default: int = 0) -> IntArray:
+    return rows["race_id"].map(of_race).fillna(default).to_numpy(dtype=np.int64)
 
 
 def table(rows: pd.DataFrame, entity: Sequence[str], dtypes: dict[str, str]) -> pd.DataFrame:

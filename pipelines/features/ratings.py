@@ -68,7 +68,7 @@ def elo(facts: pd.DataFrame, competitor: str) -> pd.DataFrame:
             after[race] = ratings
         touched = sorted({name for names, _ in published.values() for name in names})
         rows.extend((known, name, ratings[name]) for name in touched)
-    return pd.DataFrame(rows, columns=[KNOWN, competitor, "elo"])
+    return pd.DataFrame(rows, columns=[KNOWN, competitor, "elo"]).astype({KNOWN: "int64", competitor: "object", "elo": "float64"})
 
 
 def standings(teams: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +97,8 @@ def standings(teams: pd.DataFrame) -> pd.DataFrame:
         is_new = np.concatenate(([True], (np.diff(total[["points", "best"]].to_numpy(), axis=0) != 0).any(axis=1)))
         place = np.maximum.accumulate(np.where(is_new, np.arange(1, len(total) + 1), 0))
         tables.append(total[["constructor_id"]].assign(**{KNOWN: known, "standing": place.astype(np.float64)}))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({KNOWN: [], "constructor_id": [], "standing": []})
+    columns = {"constructor_id": "object", KNOWN: "int64", "standing": "float64"}
+    return (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))).astype(columns)
 
 
 def _publications(facts: pd.DataFrame, competitor: str) -> Iterator[tuple[int, dict[int, _Field]]]:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from feature_repo.visibility import CREATED, EVENT
 from pipelines.features.clean_laps import is_clean
-from pipelines.features.knowledge import KNOWN, FloatArray, as_known_at, versions
+from pipelines.features.knowledge import KNOWN, FloatArray, as_known_at, micros, versions
 
-# Entries that took no part in the race, in the words of Ergast/Jolpica.
+# Entries that took no part in the race, in the words of Ergast/Jolpica; "Withdrew" also of cars that retired into the pits.
 NOT_STARTED = frozenset({"Did not start", "Withdrew", "Did not qualify", "Did not prequalify"})
 DISQUALIFIED = frozenset({"Disqualified", "Excluded"})
 MIN_CLEAN_LAPS = 5  # a median of fewer laps says more about traffic than about pace
@@ -22,18 +22,29 @@ LAP_KEY = ["race_id", "driver_id", "lap"]
 _PUBLICATION = ["race_id", KNOWN]
 
 
-def publications(entries: pd.DataFrame) -> pd.DataFrame:
+def publications(entries: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """Every entry as each publication of its race's result has it.
+
+    A car started when it completed a lap, or when timing has a lap of it and its status does not say otherwise: reasons such as
+    "Power Unit" or "Illness" are given to cars that never left the garage too, and a car that crashed on its way to the grid has
+    a lap in the timing. Where a race has no timed laps at all, the status alone decides.
 
     Args:
         entries: canonical entries; several rows of a race and driver are versions of the result.
+        laps: canonical laps; only those known at the publication count.
     Returns:
         The entries' columns; `known` (microseconds, the publication); `race` (chronological number of the race); `started` and
         `is_retired` (started, not classified, not disqualified).
     """
     known = versions(entries, ENTRY_KEY)
     rows = as_known_at(known, known[_PUBLICATION].drop_duplicates(), ENTRY_KEY)
-    started = ~rows["status"].isin(NOT_STARTED)
+    seen = laps[ENTRY_KEY].assign(first_lap=np.maximum(micros(laps[EVENT]), micros(laps[CREATED])))
+    seen = seen.groupby(ENTRY_KEY, sort=True)["first_lap"].min().reset_index()
+    first_lap = rows[ENTRY_KEY].merge(seen, on=ENTRY_KEY, how="left")["first_lap"].to_numpy()
+    race_lap = rows["race_id"].map(seen.groupby("race_id")["first_lap"].min()).to_numpy()
+    instant = rows[KNOWN].to_numpy()
+    has_lap = (first_lap <= instant) | ~(race_lap <= instant)
+    started = (rows["laps_completed"] > 0) | (has_lap & ~rows["status"].isin(NOT_STARTED))
     return rows.assign(
         race=rows["season"].astype("int64") * 100 + rows["round"].astype("int64"),
         started=started,
@@ -53,7 +64,7 @@ def starter_facts(entries: pd.DataFrame, qualifying: pd.DataFrame, laps: pd.Data
         `is_retired`, `is_podium`, `is_win` (0/1), `beat_teammate` (0/1, NaN without a starting teammate),
         `qualifying_gap_pct` (to the pole sitter), `pace_gap_pct` (median clean lap to the quickest such median).
     """
-    starters = publications(entries)
+    starters = publications(entries, laps)
     starters = starters[starters["started"]].reset_index(drop=True)
     moments = starters[_PUBLICATION].drop_duplicates()
     classified = starters["is_classified"].astype(bool)
