@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipelines.ingest.courses import COURSE
 from pipelines.ingest.fallbacks import constructor_of
+from pipelines.ingest.reading import FILE
 from pipelines.ingest.sieve import Rule, Sieve, is_bad_ref, is_null, outside
 
 RACE_KEY = ["season", "round"]
@@ -102,12 +103,13 @@ def known_results(
         sieve: where rows of unknown races go.
     """
     filled = results.reset_index(drop=True)
-    if filled["constructor_id"].isna().any() and teams is not None:
+    teamless = filled["constructor_id"].isna() & filled[FILE].str.startswith("fastf1_undercut/")  # results without teams
+    if teamless.any() and teams is not None:
         named = filled[["round", "code"]].merge(teams, how="left", on=["round", "code"])["Team"]
         # a driver without laps has the team of his other races
         usual = filled["code"].map(teams.groupby("code")["Team"].last())
         refs = named.fillna(usual).map(constructor_of, na_action="ignore")
-        filled["constructor_id"] = filled["constructor_id"].fillna(refs)
+        filled["constructor_id"] = filled["constructor_id"].mask(teamless, refs)
     if filled["laps_completed"].isna().any():
         done = raw_laps.groupby(["round", "code"])["lap"].max().rename("done").reset_index()
         filled["laps_completed"] = filled["laps_completed"].fillna(

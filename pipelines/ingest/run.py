@@ -125,8 +125,9 @@ def _refuse_wrong_books(source: Source, asked: list[int], staged: list[StagedSea
 
 
 def _refuse_thin(offered: SeasonTables) -> None:
-    """Raise if more than the allowed share of a table's rows of the season is in quarantine."""
-    for table, rejected in sorted(offered.quarantine.items()):
+    """Raise if more than the allowed share of a table's rows of the season is in quarantine; causes before effects."""
+    for table in (name for name in schemas.TABLES if name in offered.quarantine):
+        rejected = offered.quarantine[table]
         kept = len(offered.tables.get(table, ()))
         share = len(rejected) / (kept + len(rejected))
         if share > MAX_QUARANTINED_SHARE:
