@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from ml.metrics import check_probabilities
 from ml.rows import N_POSITIONS
 
-ABSOLUTE_ERROR_WEIGHT = 0.02
+ABSOLUTE_ERROR_WEIGHT = 0.01
 """Exact hits given up for one place less of expected absolute error. Chosen on validation races only (docs/gate.md)."""
 
 _POSITIONS = np.arange(1, N_POSITIONS + 1)

@@ -5,7 +5,6 @@ themselves as text and plain arrays. Trees are LightGBM's.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -33,11 +32,13 @@ class Prepared:
         matrix: (N, width) float32, finite.
         race: (N,) race of each row.
         position: (N,) finishing positions 1..20.
+        finished: (N,) bool, classified.
     """
 
     matrix: NDArray[np.float32]
     race: IntArray
     position: IntArray
+    finished: NDArray[np.bool_]
 
 
 class Member(Protocol):
@@ -50,7 +51,7 @@ class Member(Protocol):
         ...
 
     def predict_proba(self, rows: Prepared) -> FloatArray:
-        """(N, 20) probabilities; `rows.position` is not read."""
+        """(N, 20) probabilities; the labels in `rows` are not read."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -72,55 +73,64 @@ def consistent(probabilities: FloatArray, race: IntArray, *, sweeps: int = 12) -
         race: (N,).
         sweeps: of scaling.
     """
-    result = np.zeros_like(probabilities)
-    for code in np.unique(race):
-        rows = np.flatnonzero(race == code)
-        block = probabilities[rows, : len(rows)] + 1e-9
-        for _ in range(sweeps):
-            block = block / block.sum(axis=0, keepdims=True)
-            block = block / block.sum(axis=1, keepdims=True)
-        result[rows, : len(rows)] = block
-    return result
+    _, code, size = np.unique(race, return_inverse=True, return_counts=True)
+    place = np.zeros(len(race), dtype=np.int64)  # of the row within its block
+    order = np.argsort(code, kind="stable")
+    place[order] = np.arange(len(race)) - np.repeat(np.cumsum(size) - size, size)
+    inside = np.arange(N_POSITIONS)[None, :] < size[:, None]
+    blocks = np.zeros((len(size), N_POSITIONS, N_POSITIONS))
+    blocks[code, place] = np.where(inside[code], probabilities + 1e-9, 0.0)
+    for _ in range(sweeps):
+        blocks /= np.maximum(blocks.sum(axis=1, keepdims=True), 1e-300)
+        blocks /= np.maximum(blocks.sum(axis=2, keepdims=True), 1e-300)
+    return blocks[code, place]
 
 
-def fit_scale(strength: FloatArray, race: IntArray, position: IntArray, scales: FloatArray) -> float:
-    """The factor on `strength` whose Plackett-Luce probabilities have the least log loss, of those offered."""
-    losses = [log_loss(race_probabilities(scale * strength, race), position) for scale in scales]
-    return float(scales[int(np.argmin(losses))])
+@dataclass(frozen=True)
+class Placing:
+    """How a strength per car becomes place probabilities: a Plackett-Luce order, mixed with where retired cars end up.
+
+    Retirements are what a single strength cannot say: a car that stops ends at the back however strong it was.
+
+    Attributes:
+        scale: factor on the strengths; higher is surer.
+        tail_share: weight of the retired cars' places, before the race is made consistent (which gives part of it back).
+        tail: (20,) where cars that were not classified finished in the training part.
+    """
+
+    scale: float
+    tail_share: float
+    tail: FloatArray
+
+    def __call__(self, strength: FloatArray, race: IntArray) -> FloatArray:
+        """(N, 20) probabilities from (N,) strengths (higher = ahead), consistent within each race."""
+        mixed = (1 - self.tail_share) * race_probabilities(self.scale * strength, race) + self.tail_share * self.tail
+        return consistent(mixed, race)
 
 
-def plackett_luce_objective(race: IntArray, position: IntArray) -> Callable[[FloatArray, Any], tuple[FloatArray, FloatArray]]:
-    """LightGBM objective: gradient and diagonal second derivative of the finishing orders' negative log likelihood.
+def fit_placing(strength: FloatArray, train: Prepared, validation: Prepared) -> Placing:
+    """Scale and tail share with the least log loss on the validation races, on a grid; the tail from the training part.
 
     Args:
-        race: (N,) race of each row.
-        position: (N,) finishing positions.
-    Returns:
-        A function of (N,) scores (and the data set, not read) to (N,) gradients and (N,) curvatures.
+        strength: (N,) of the validation rows.
+        train: for where retired cars end up.
+        validation: for the labels.
     """
-    order = np.lexsort((position, race))
-    _, sizes = np.unique(race, return_counts=True)
-    widest = int(sizes.max())
-    present = np.arange(widest)[None, :] < sizes[:, None]
-
-    def objective(scores: FloatArray, _: Any) -> tuple[FloatArray, FloatArray]:
-        arranged = np.full(present.shape, -np.inf)
-        arranged[present] = scores[order]
-        strength = np.exp(arranged - arranged.max(axis=1, keepdims=True))
-        field = np.cumsum(strength[:, ::-1], axis=1)[:, ::-1]  # of the cars not yet placed
-        inverse = np.where(present, 1.0 / np.maximum(field, 1e-300), 0.0)
-        first = np.cumsum(inverse, axis=1)
-        second = np.cumsum(inverse**2, axis=1)
-        gradient, curvature = np.empty_like(scores), np.empty_like(scores)
-        gradient[order] = (strength * first - 1.0)[present]
-        curvature[order] = (strength * first - strength**2 * second)[present]
-        return gradient, np.maximum(curvature, 1e-3)
-
-    return objective
+    tail = np.bincount(train.position[~train.finished] - 1, minlength=N_POSITIONS) + 0.5
+    tail = tail / tail.sum()
+    spread = float(strength.std()) or 1.0
+    best, best_loss = Placing(1.0, 0.1, tail), np.inf
+    for scale in np.geomspace(0.5, 8.0, 9) / spread:
+        order = race_probabilities(scale * strength, validation.race)
+        for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+            mixed = consistent((1 - share) * order + share * tail, validation.race)
+            if (loss := log_loss(mixed, validation.position)) < best_loss:
+                best, best_loss = Placing(float(scale), share, tail), loss
+    return best
 
 
 class BoostedTrees:
-    """Gradient boosting of Plackett-Luce strengths: the likelihood of whole finishing orders, several seeds averaged."""
+    """Gradient boosting of the finishing position, several seeds averaged; the mean prediction orders the cars of a race."""
 
     name: ClassVar[str] = "boosting"
 
@@ -131,17 +141,18 @@ class BoostedTrees:
         seed: int = 0,
         threads: int = 2,
         learning_rate: float = 0.05,
-        leaves: int = 8,
+        leaves: int = 4,
         min_leaf: int = 20,
-        feature_share: float = 0.4,
+        feature_share: float = 0.3,
         l2: float = 5.0,
-        rounds: int = 300,
-        patience: int = 30,
+        rounds: int = 600,
+        patience: int = 40,
     ) -> None:
         self.seeds = range(seed, seed + seeds)
         self.rounds, self.patience = rounds, patience
         self.params: dict[str, Any] = {
             "boosting_type": "gbdt",
+            "objective": "regression",
             "learning_rate": learning_rate,
             "num_leaves": leaves,
             "min_data_in_leaf": min_leaf,
@@ -149,56 +160,52 @@ class BoostedTrees:
             "bagging_fraction": 0.7,
             "bagging_freq": 1,
             "lambda_l2": l2,
+            "max_bin": 63,
             "num_threads": threads,
             "deterministic": True,
             "force_row_wise": True,
-            "max_bin": 63,
             "verbosity": -1,
         }
         self.boosters: list[lgb.Booster] = []
-        self.scale = 1.0
+        self.placing: Placing | None = None
 
     def fit(self, train: Prepared, validation: Prepared) -> None:
-        """Boost until the validation log likelihood of orders stops rising, then scale the strengths to the best log loss."""
-        objective = plackett_luce_objective(train.race, train.position)
-
-        def order_loss(scores: FloatArray, _: lgb.Dataset) -> tuple[str, float, bool]:
-            return "order_loss", _order_loss(scores, validation.race, validation.position), False
-
+        """Boost until the validation error stops falling; then fit how sure the order is, on validation too."""
         self.boosters = []
         for seed in self.seeds:
-            data = lgb.Dataset(train.matrix, label=train.position, free_raw_data=False)
+            data = lgb.Dataset(train.matrix, label=train.position)
             self.boosters.append(
                 lgb.train(
-                    {**self.params, "objective": objective, "metric": "none", "seed": seed},
+                    {**self.params, "seed": seed},
                     data,
                     num_boost_round=self.rounds,
                     valid_sets=[lgb.Dataset(validation.matrix, label=validation.position, reference=data)],
-                    feval=order_loss,
                     callbacks=[lgb.early_stopping(self.patience, verbose=False)],
                 )
             )
-        strength = self._strength(validation.matrix)
-        self.scale = fit_scale(strength, validation.race, validation.position, np.geomspace(0.5, 2.0, 9))
+        self.placing = fit_placing(self._strength(validation.matrix), train, validation)
 
     def predict_proba(self, rows: Prepared) -> FloatArray:
-        """(N, 20) exact Plackett-Luce place probabilities of the mean strength."""
-        return race_probabilities(self.scale * self._strength(rows.matrix), rows.race)
+        """(N, 20) probabilities of the order of the mean predictions."""
+        assert self.placing is not None  # the ensemble fits or loads before it asks
+        return self.placing(self._strength(rows.matrix), rows.race)
 
     def _strength(self, matrix: NDArray[np.float32]) -> FloatArray:
-        return np.mean([np.asarray(booster.predict(matrix, raw_score=True)) for booster in self.boosters], axis=0)
+        return -np.mean([np.asarray(booster.predict(matrix)) for booster in self.boosters], axis=0)
 
     def save(self, folder: Path) -> None:
-        """One text file a seed, and the scale."""
-        for seed, booster in enumerate(self.boosters):
-            booster.save_model(folder / f"{self.name}_{seed}.txt")
-        np.savez(folder / f"{self.name}.npz", scale=self.scale, seeds=len(self.boosters))
+        """One text file a seed, and the placing."""
+        assert self.placing is not None
+        for number, booster in enumerate(self.boosters):
+            booster.save_model(folder / f"{self.name}_{number}.txt")
+        np.savez(folder / f"{self.name}.npz", n_boosters=len(self.boosters), **vars(self.placing))
 
     def load(self, folder: Path) -> None:
-        """Read the text files."""
+        """Read both."""
         with np.load(folder / f"{self.name}.npz", allow_pickle=False) as arrays:
-            self.scale, seeds = float(arrays["scale"]), int(arrays["seeds"])
-        self.boosters = [lgb.Booster(model_file=folder / f"{self.name}_{seed}.txt") for seed in range(seeds)]
+            self.placing = Placing(float(arrays["scale"]), float(arrays["tail_share"]), arrays["tail"])
+            n_boosters = int(arrays["n_boosters"])
+        self.boosters = [lgb.Booster(model_file=folder / f"{self.name}_{number}.txt") for number in range(n_boosters)]
 
 
 class RandomForest:
@@ -254,7 +261,7 @@ class RandomForest:
         return consistent(probabilities / leaf.shape[1], rows.race)
 
     def _leaves(self, matrix: NDArray[np.float32]) -> IntArray:
-        assert self.booster is not None  # the ensemble fits or loads before it asks
+        assert self.booster is not None
         return np.asarray(self.booster.predict(matrix, pred_leaf=True), dtype=np.int64).reshape(len(matrix), -1)
 
     def save(self, folder: Path) -> None:
@@ -271,31 +278,39 @@ class RandomForest:
 
 
 class Logistic:
-    """Multinomial logistic regression over the 20 places, its strength of regularisation chosen on validation races."""
+    """Logistic regressions of "finishes k-th or better", k = 1..19; their differences are the place probabilities.
+
+    The places are ordered, which a multinomial regression would not know. The strength of regularisation is chosen on
+    validation races.
+    """
 
     name: ClassVar[str] = "logistic"
 
-    def __init__(self, *, inverse_strengths: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01)) -> None:
+    def __init__(self, *, inverse_strengths: tuple[float, ...] = (0.0005, 0.002)) -> None:
         self.inverse_strengths = inverse_strengths
-        self.weights: FloatArray = np.zeros((0, N_POSITIONS))
-        self.bias: FloatArray = np.zeros(N_POSITIONS)
+        self.weights: FloatArray = np.zeros((0, N_POSITIONS - 1))
+        self.bias: FloatArray = np.zeros(N_POSITIONS - 1)
 
     def fit(self, train: Prepared, validation: Prepared) -> None:
         """Fit once per strength and keep the one with the least validation log loss."""
         best = np.inf
+        matrix = train.matrix.astype(np.float64)
         for inverse_strength in self.inverse_strengths:
-            model = LogisticRegression(C=inverse_strength, max_iter=100, tol=1e-3)
-            model.fit(train.matrix, train.position)
-            weights = np.zeros((train.matrix.shape[1], N_POSITIONS))
-            bias = np.full(N_POSITIONS, -20.0)  # places nobody took in the training part
-            weights[:, model.classes_ - 1], bias[model.classes_ - 1] = model.coef_.T, model.intercept_
-            loss = log_loss(_softmax_places(validation, weights, bias), validation.position)
+            weights, bias = np.zeros((matrix.shape[1], N_POSITIONS - 1)), np.zeros(N_POSITIONS - 1)
+            for place in range(1, N_POSITIONS):
+                at_most = train.position <= place
+                if at_most.all() or not at_most.any():  # small fields: nobody is behind (or ahead of) this place
+                    bias[place - 1] = _SURE if at_most.all() else -_SURE
+                    continue
+                model = LogisticRegression(C=inverse_strength, max_iter=200, tol=1e-3).fit(matrix, at_most)
+                weights[:, place - 1], bias[place - 1] = model.coef_[0], model.intercept_[0]
+            loss = log_loss(_from_thresholds(validation, weights, bias), validation.position)
             if loss < best:
                 best, self.weights, self.bias = loss, weights, bias
 
     def predict_proba(self, rows: Prepared) -> FloatArray:
-        """(N, 20) softmax, made consistent within the race."""
-        return _softmax_places(rows, self.weights, self.bias)
+        """(N, 20) differences of the threshold probabilities, made consistent within the race."""
+        return _from_thresholds(rows, self.weights, self.bias)
 
     def save(self, folder: Path) -> None:
         """Weights and bias as arrays."""
@@ -307,17 +322,12 @@ class Logistic:
             self.weights, self.bias = arrays["weights"], arrays["bias"]
 
 
-def _softmax_places(rows: Prepared, weights: FloatArray, bias: FloatArray) -> FloatArray:
-    logits = rows.matrix.astype(np.float64) @ weights + bias
-    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return consistent(exponent / exponent.sum(axis=1, keepdims=True), rows.race)
+_SURE = 20.0  # logit of a threshold that every training row is on the same side of
+_UNIFORM_SHARE = 0.02  # thresholds fitted apart may cross, which would make a place impossible
 
 
-def _order_loss(scores: FloatArray, race: IntArray, position: IntArray) -> float:
-    """Mean negative log likelihood of the finishing orders under Plackett-Luce strengths, per car."""
-    total = 0.0
-    for code in np.unique(race):
-        rows = np.flatnonzero(race == code)
-        placed = scores[rows[np.argsort(position[rows])]]
-        total += float(np.sum(np.logaddexp.accumulate(placed[::-1])[::-1] - placed))
-    return total / len(scores)
+def _from_thresholds(rows: Prepared, weights: FloatArray, bias: FloatArray) -> FloatArray:
+    at_most = 1.0 / (1.0 + np.exp(-(rows.matrix.astype(np.float64) @ weights + bias)))
+    at_most = np.maximum.accumulate(np.concatenate([at_most, np.ones((len(at_most), 1))], axis=1), axis=1)
+    places = np.diff(at_most, axis=1, prepend=0.0)
+    return consistent((1 - _UNIFORM_SHARE) * places + _UNIFORM_SHARE / N_POSITIONS, rows.race)

@@ -12,7 +12,7 @@ from feature_repo.errors import DamagedFileError, MissingInputError
 from ml.baselines import AssignsPositions, EnsemblePredictor, GridOrder, OrderAtMoment, rank_within_race
 from ml.config import parse_config
 from ml.ensemble import mixture_weights
-from ml.ensemble_members import Logistic, Prepared, consistent, plackett_luce_objective
+from ml.ensemble_members import Logistic, Prepared, consistent, fit_placing
 from ml.errors import ModelContractError, NotFittedError
 from ml.metrics import check_probabilities, log_loss
 from ml.rows import Rows
@@ -183,35 +183,35 @@ def test_consistent_gives_each_place_once() -> None:
     assert (result[20:, 18:] == 0).all()
 
 
-def test_plackett_luce_gradient_is_the_numerical_one() -> None:
+def test_placing_finds_the_scale_and_the_retirements() -> None:
+    """Orders drawn from known strengths, a fifth of the cars thrown to the back: both are found."""
     rng = np.random.default_rng(4)
-    race = np.repeat([0, 1], [5, 4])
-    position = np.concatenate([rng.permutation(5), rng.permutation(4)]) + 1
-    scores = rng.normal(size=9)
-
-    def loss(values: np.ndarray) -> float:
-        total = 0.0
-        for code in (0, 1):
-            rows = np.flatnonzero(race == code)
-            placed = values[rows[np.argsort(position[rows])]]
-            total += sum(np.log(np.exp(placed[k:]).sum()) - placed[k] for k in range(len(placed)))
-        return total
-
-    gradient, curvature = plackett_luce_objective(race, position)(scores, None)
-    step = 1e-4 * np.eye(9)
-    slope = np.array([(loss(scores + d) - loss(scores - d)) / 2e-4 for d in step])
-    bend = np.array([(loss(scores + d) - 2 * loss(scores) + loss(scores - d)) / 1e-8 for d in step])
-    np.testing.assert_allclose(gradient, slope, atol=1e-6)
-    np.testing.assert_allclose(curvature, np.maximum(bend, 1e-3), atol=1e-3)
+    race = np.repeat(np.arange(16), 20)
+    strength = rng.normal(size=320)
+    retired = rng.random(320) < 0.2
+    score = 2.0 * strength + rng.gumbel(size=320) - 100.0 * retired
+    position = np.concatenate([np.argsort(np.argsort(-score[race == code])) + 1 for code in range(16)])
+    rows = Prepared(np.zeros((320, 1), dtype=np.float32), race, position, ~retired)
+    placing = fit_placing(strength, rows, rows)
+    assert 1.0 < placing.scale < 4.0
+    assert placing.tail_share >= 0.2
+    assert placing.tail[15:].sum() > 0.8
+    order_only = replace(placing, tail_share=0.0)
+    assert log_loss(placing(strength, race), position) < log_loss(order_only(strength, race), position) - 0.02
+    assert log_loss(placing(strength, race), position) < np.log(20) - 0.1
 
 
-def test_logistic_is_sklearns_before_consistency() -> None:
+def test_logistic_is_sklearns_per_threshold() -> None:
     rng = np.random.default_rng(5)
     matrix = rng.normal(size=(400, 6)).astype(np.float32)
     race = np.repeat(np.arange(20), 20)
     position = np.concatenate([rng.permutation(20) + 1 for _ in range(20)])
-    prepared = Prepared(matrix, race, position)
+    prepared = Prepared(matrix, race, position, np.ones(400, dtype=bool))
     member = Logistic(inverse_strengths=(0.01,))
     member.fit(prepared, prepared)
-    expected = LogisticRegression(C=0.01, max_iter=100, tol=1e-3).fit(matrix, position).predict_proba(matrix)
-    np.testing.assert_allclose(member.predict_proba(prepared), consistent(expected, race), atol=1e-6)
+    at_most = np.ones((400, 20))
+    for place in range(1, 20):
+        model = LogisticRegression(C=0.01, max_iter=200, tol=1e-3).fit(matrix, position <= place)
+        at_most[:, place - 1] = model.predict_proba(matrix)[:, 1]
+    expected = np.diff(np.maximum.accumulate(at_most, axis=1), axis=1, prepend=0.0)
+    np.testing.assert_allclose(member.predict_proba(prepared), consistent(0.98 * expected + 0.02 / 20, race), atol=1e-6)
