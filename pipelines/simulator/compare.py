@@ -222,9 +222,16 @@ def _order_at(share: float, entries: pd.DataFrame, laps: pd.DataFrame, scheduled
     forecast = rows.groupby("race_id").cumcount() + 1
     error = (forecast - rows["position_order"]).abs()
     at = f"at {share:.0%} of the distance"
+    # What a picture of the laps so far shows without the order: the median green lap of each car.
+    ordinary = known[_is_green(known) & (known["lap"] > 1)]
+    rows = rows.join(ordinary.groupby(keys)["lap_time_s"].median().rename("pace"), on=keys)
+    ranks = rows[rows["pace"].notna()].groupby("race_id")[["pace", "position_order"]].rank()
+    by_race = ranks.groupby(rows["race_id"])
+    told = by_race.apply(lambda race: float(np.corrcoef(race["pace"], race["position_order"])[0, 1]) if len(race) > 2 else np.nan)
     return {
         f"order {at} is the result: exact": (100.0 * float((error == 0).mean()), "%"),
         f"order {at} is the result: mean absolute error": (float(error.mean()), ""),
+        f"median green lap {at} and result: rank correlation (mean race)": (float(told.mean()), ""),
     }
 
 

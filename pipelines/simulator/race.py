@@ -253,7 +253,7 @@ def simulate_races(setup: Setup, generators: Sequence[np.random.Generator]) -> R
             clock=ends,
             lap_s=free,
             need_s=np.where(lap == 1, -np.inf, traffic.pass_threshold(passing * lap_s / 100.0, here[:, 7], can_pass)),
-            is_free=(stopping | came_in | damaged | ~running) & ~red[:, None],
+            is_free=((stopping | came_in | damaged) & ~red[:, None]) | ~running,
             gap_s=np.where(sc | red, traffic.QUEUE_GAP_S, traffic.FOLLOW_GAP_S)[:, None] * (0.6 + 0.8 * here[:, 9]),
             line_s=line,
         )
