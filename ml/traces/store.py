@@ -240,9 +240,14 @@ class ImageArtifactStore:
 
     def refresh(self) -> None:
         """Read the manifest and the journal again."""
-        seen = self._signature()
-        records = from_frame(pd.read_parquet(BytesIO(content))) if (content := self._read(MANIFEST)) is not None else {}
-        for line in whole_lines(self._read(JOURNAL) or b""):
+        while True:
+            seen = self._signature()
+            manifest, journal = self._read(MANIFEST), self._read(JOURNAL)
+            # A writer folds the journal into a new manifest and then drops it: between the two reads both could be missed.
+            if self._local is None or self._signature()[0] == seen[0]:
+                break
+        records = from_frame(pd.read_parquet(BytesIO(manifest))) if manifest is not None else {}
+        for line in whole_lines(journal or b""):
             entry = json.loads(line)
             if "discarded" in entry:
                 records.pop(entry["discarded"], None)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,22 @@ def test_readers_see_what_another_store_wrote(tmp_path: Path) -> None:
         assert reader.get("2024_08", "norris") == PNG
     put(writer, "piastri", OTHER)
     assert reader.get("2024_08", "piastri") == OTHER
+
+
+def test_a_reader_never_misses_what_was_there_while_another_writes(tmp_path: Path) -> None:
+    def write() -> None:
+        writer = ImageArtifactStore(tmp_path)
+        for car in range(60):
+            put(writer, f"car_{car:02d}")
+
+    reader, seen = ImageArtifactStore(tmp_path), [0]
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        seen.append(len(reader.manifest()))
+    thread.join()
+    assert seen == sorted(seen)
+    assert len(reader.manifest()) == 60
 
 
 def test_a_second_writing_process_is_refused(tmp_path: Path) -> None:
