@@ -2,7 +2,7 @@
 
 It reads the tabular features only, never the picture. Its members get what the candidate gets: values and values relative to
 the race, medians and categories of the training part only, early stopping on the validation races, several seeds. The weights
-are the mixture that makes the validation races likeliest, drawn a little towards equal shares because they are few.
+are those of the mixture that scores best on the validation races, drawn a little towards equal shares because they are few.
 """
 
 import logging
@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from feature_repo.errors import DamagedFileError
 from feature_repo.files import read_json, sha256_file, write_json
@@ -19,42 +20,53 @@ from ml.config import FusionConfig, load_config, parse_config
 from ml.ensemble_members import BoostedTrees, Logistic, Member, Placing, Prepared, RandomForest, fit_placing
 from ml.errors import NotFittedError
 from ml.fusion_model import FusionPredictor
+from ml.metrics import log_loss, ranked_probability_score
 from ml.preprocessing import TabularPreprocessor
-from ml.rows import Rows
+from ml.rows import N_POSITIONS, Rows
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL_JSON = "model.json"
 NET = "net"
-_PRIOR_ROWS = 20.0  # equal shares count as much as one more validation race
+_PULL = 0.05  # validation races are few: shares of 0 and 1 need more than noise behind them
 NET_CONFIG = "listwise_net"
+_NET_SEEDS = 3
 _INPUTS = {"name": "ensemble_inputs", "use_pictures": False, "race_relative_tabular": True}
 
 
 def mixture_weights(
-    probabilities: Sequence[NDArray[np.float64]],
-    position: NDArray[np.int64],
-    *,
-    prior_rows: float = _PRIOR_ROWS,
-    rounds: int = 500,
+    probabilities: Sequence[NDArray[np.float64]], position: NDArray[np.int64], *, pull: float = _PULL
 ) -> NDArray[np.float64]:
-    """Shares (>= 0, summing to 1) of the mixture under which `position` is likeliest, by expectation maximisation.
+    """Shares (>= 0, summing to 1) of the mixture with the least log loss + 20 x ranked probability score.
+
+    Both scores count about equally in size: the first rewards the exact place, the second nearness. The sum is convex in the
+    shares, so the start does not matter.
 
     Args:
         probabilities: per member (N, 20).
-        position: (N,) finishing positions.
-        prior_rows: rows' worth of pull towards equal shares.
-        rounds: of maximisation; the likelihood is concave, so the start does not matter.
+        position: (N,) finishing positions of validation rows.
+        pull: towards equal shares, times the squared distance from them.
     """
-    chosen = np.stack([member[np.arange(len(position)), position - 1] for member in probabilities], axis=1) + 1e-12
-    n_members = chosen.shape[1]
-    weights = np.full(n_members, 1.0 / n_members)
-    for _ in range(rounds):
-        responsible = weights * chosen
-        responsible /= responsible.sum(axis=1, keepdims=True)
-        weights = (responsible.sum(axis=0) + prior_rows / n_members) / (len(position) + prior_rows)
-    return weights
+    members = np.stack(probabilities)
+    n_members = len(members)
+    equal = np.full(n_members, 1.0 / n_members)
+
+    def loss(shares: NDArray[np.float64]) -> float:
+        mixed = np.tensordot(shares, members, axes=1)
+        scores = log_loss(mixed, position) + N_POSITIONS * ranked_probability_score(mixed, position)
+        return scores + pull * float(np.sum((shares - equal) ** 2))
+
+    found = minimize(
+        loss,
+        equal,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * n_members,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1.0},
+        options={"ftol": 1e-8, "maxiter": 200},
+    )
+    shares = np.clip(found.x, 0.0, None)
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
 class EnsemblePredictor:
@@ -80,7 +92,7 @@ class EnsemblePredictor:
             RandomForest(seed=seed, threads=threads),
             Logistic(),
         )
-        config = load_config(net) if isinstance(net, str) else net
+        config = load_config(net).model_copy(update={"n_seeds": _NET_SEEDS}) if isinstance(net, str) else net
         self._net = (
             FusionPredictor(config.model_copy(update={"seed": config.seed + seed}), name=NET) if config is not None else None
         )
