@@ -205,7 +205,7 @@ def grid_places(
     """Starting place of each entry, and whether it started from the pit lane.
 
     Grid 0 in the source is a pit-lane start, except for cars that were withdrawn: those keep the place f1db gives them. Pit-lane
-    starters, and cars without any place, follow the last place in use, ordered by qualifying position.
+    starters follow the last place in use, ordered by qualifying position; withdrawn cars without any place come after them.
 
     Returns:
         Places (float, whole) and flags on the index of `results`.
@@ -220,7 +220,8 @@ def grid_places(
     elsewhere = pd.to_numeric(joined["f1db_grid"], errors="coerce")
     place = joined["grid"].where(joined["grid"] > 0, elsewhere.where(withdrawn)).mask(from_pit_lane)
     last = place.groupby(joined["round"]).transform("max").fillna(0)
-    behind = joined[place.isna()].sort_values(["round", "qualified", "car_number", "driver_id"], kind="stable")
+    order_behind = ["round", "is_absent", "qualified", "car_number", "driver_id"]
+    behind = joined.assign(is_absent=~from_pit_lane)[place.isna()].sort_values(order_behind, kind="stable")
     place = place.fillna(last + behind.groupby("round").cumcount() + 1)
     return place.set_axis(results.index), from_pit_lane.set_axis(results.index).astype(bool)
 
