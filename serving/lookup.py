@@ -114,6 +114,12 @@ class GridLookup:
         stamps = np.where(self.event_s == 0, _NAT_S, self.event_s).astype("datetime64[s]")
         return pd.DataFrame(stamps, columns=list(self.views)).apply(lambda stamp: stamp.dt.tz_localize(UTC))
 
+    @property
+    def newest(self) -> pd.Timestamp | None:
+        """The newest event time of all rows held, whole seconds UTC; None if none is held."""
+        latest = int(self.event_s.max(initial=0))
+        return pd.Timestamp(latest, unit="s", tz=UTC) if latest else None
+
     def unexpired(self, now: datetime | pd.Timestamp) -> pd.DataFrame:
         """The frame with None for values older than their view's ttl at `now`: what a training row of that moment would hold.
 

@@ -197,7 +197,7 @@ _ROW = st.tuples(
 )
 
 
-@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(_ROW, min_size=1, max_size=15, unique_by=lambda row: (row[0], row[1], row[2])))
 def test_online_is_offline_for_any_table(ready: Settings, records: list[Any]) -> None:
     table = rows(*(form_row(driver, event, finish, elo, created=event + late) for driver, event, late, finish, elo in records))

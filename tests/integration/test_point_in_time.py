@@ -1,6 +1,7 @@
 """What retrieval from Feast answers, against a brute-force reading of the rule, row by row."""
 
 import shutil
+import sqlite3
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from tiny_home import DRIVERS, FORM_TTL, at, catalogue, form_row, rows, write_al
 
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.settings import Settings
-from feature_repo.store import apply, feature_names, historical, open_store
+from feature_repo.store import apply, feature_names, historical, online_path, open_store, table_name
 
 # Times in units of 10 days with a ttl of 30: few enough values that ties, edges and expiry all happen often.
 _DAY = 86_400.0
@@ -214,3 +215,20 @@ def test_concurrent_applies_and_retrievals_lose_nothing(settings: Settings) -> N
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, range(4))) == [3, 3, 3, 3]
     assert len(open_store(settings).list_feature_views()) == 4
+
+
+def test_the_catalogue_itself_applies_to_an_empty_home(settings: Settings) -> None:
+    report = apply(settings)
+    assert set(report.services) >= {"finish_position_v1", "race_state_v1", "speed_trace_v1", "race_result_v1"}
+    store = open_store(settings)
+    for service in report.services:
+        names = feature_names(store, service)
+        assert names
+        assert len(names) == len(set(names))
+    with sqlite3.connect(online_path(settings)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        guards = {name for (name,) in connection.execute("SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'")}
+    served = {table_name(view) for view in store.list_feature_views() if view.online}
+    assert served <= tables
+    assert guards == served
+    assert "pitwall_race_result" not in tables

@@ -75,3 +75,5 @@ def test_unexpired_withholds_per_view_and_keeps_the_rest() -> None:
     assert grid.unexpired(at(11))["a"].isna().all()
     assert list(grid.unexpired(at(11))["b"]) == ["SOFT", "HARD"]
     assert list(grid.event_timestamps["v"]) == [START, pd.NaT]
+    assert grid.newest == START
+    assert GridLookup(frame, np.zeros((2, 2), dtype=np.int64), ("v", "w"), {"a": 0, "b": 1}, (None, None)).newest is None
