@@ -25,7 +25,7 @@ from feature_repo.spine import Moment, load_entrants, load_moments, resolve_mome
 from feature_repo.visibility import CREATED, EVENT, latest_visible
 from ml.errors import InvalidLapDataError
 from ml.traces.axes import RaceAxes, race_axes
-from ml.traces.batch import Drawing, RaceJob, render_races
+from ml.traces.batch import Drawing, RaceJob, picture_title, render_races
 from ml.traces.failures import FailureLog
 from ml.traces.laps import LapTrace, lap_trace
 from ml.traces.manifest import PictureRecord, picture_uri
@@ -88,7 +88,8 @@ class _Race:
     lap: int
     as_of: pd.Timestamp
     scheduled_laps: int
-    title: str
+    name: str
+    is_simulated: bool
 
 
 def render_traces(
@@ -184,8 +185,9 @@ def _races_at(moments: pd.DataFrame, race_ids: list[str], asked: Moment, failure
             failures.skip(race_id, error)
             continue
         first = of_race.iloc[0]
-        mark = " SIMULATED" if first["is_simulated"] else ""
-        races[race_id] = _Race(point.lap, point.as_of, int(first["scheduled_laps"]), f"{race_id} {first['name']}{mark}")
+        races[race_id] = _Race(
+            point.lap, point.as_of, int(first["scheduled_laps"]), str(first["name"]), bool(first["is_simulated"])
+        )
     return races
 
 
@@ -216,7 +218,8 @@ def _wanted(
         for driver_id, trace in sorted(traces.items()):
             uri = picture_uri(str(race_id), driver_id, None if is_default else race.lap)
             event, created = times[driver_id]
-            drawing = Drawing(driver_id, trace, f"{race.title}, {names[race_id, driver_id]}")
+            title = picture_title(str(race_id), race.name, names[race_id, driver_id], is_simulated=race.is_simulated)
+            drawing = Drawing(driver_id, trace, title)
             source_hash = _source_hash(race.lap, axes, drawing)
             wanted[uri] = _Wanted(uri, str(race_id), race.lap, drawing, axes, event, created, source_hash)
     return wanted

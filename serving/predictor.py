@@ -22,8 +22,9 @@ from ml.assignment import assign_positions
 from ml.rows import EMBEDDING_DIM, N_POSITIONS
 from ml.served_model import ServedModel, decode_pictures, tabular_array
 from ml.traces.axes import race_axes
+from ml.traces.batch import picture_title
 from ml.traces.laps import LapTrace, lap_trace
-from ml.traces.renderer import TraceRenderer, picture_title
+from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError
 from serving.lookup import lookup_grid
 

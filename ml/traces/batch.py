@@ -14,6 +14,11 @@ from ml.traces.laps import LapTrace
 from ml.traces.renderer import TraceRenderer
 
 
+def picture_title(race_id: str, race_name: str, driver_name: str, *, is_simulated: bool) -> str:
+    """The title of a car's picture, the same whoever draws it: batch and live pictures of one moment are equal bytes."""
+    return f"{race_id} {race_name}{' SIMULATED' if is_simulated else ''}, {driver_name}"
+
+
 @dataclass(frozen=True)
 class Drawing:
     """One picture to draw: whose, which laps, under which title."""
