@@ -29,8 +29,8 @@ MISTAKE, MISTAKE_PCT = 0.018, 1.3
 DIRTY_AIR_GAP_S, DIRTY_AIR_PCT = 1.4, 0.16
 """Closer than this the wake costs time, % of a lap at a circuit of passing_pct 1."""
 
-EASE_PCT, EASE_GAP_S, EASE_RANGE_S = 0.80, 2.0, 8.0
-"""A driver with nobody close ahead spares the car once the car behind is further away than this; in full 8 s beyond it.
+EASE_PCT, EASE_GAP_S, EASE_RANGE_S = 1.00, 1.5, 7.0
+"""A driver with nobody close ahead spares the car once the car behind is further away than this; in full 7 s beyond it.
 Without it the winner's margin grows to twice the real median of 6 s."""
 
 STANDING_START_S, ROW_S, START_SIGMA_S = 4.5, 0.35, 0.32

@@ -72,10 +72,12 @@ def calendar(seed: int, season: int, races: int) -> list[Weekend]:
     """The first `races` weekends of a season: a seeded order of the circuits, two Sundays in three from March on.
 
     Raises:
-        SimulationRequestError: fewer than 1 or more than `MAX_RACES` races.
+        SimulationRequestError: fewer than 1 or more than `MAX_RACES` races, or a negative seed.
     """
     if not 1 <= races <= MAX_RACES:
         raise SimulationRequestError(f"simulator: got {races} races a season, expected 1 to {MAX_RACES}")
+    if seed < 0:
+        raise SimulationRequestError(f"simulator: got seed {seed}, expected 0 or more")
     order = generator(seed, Stream.CALENDAR, season).permutation(MAX_RACES)
     march = datetime(season, 3, 1, tzinfo=UTC)
     sunday = march + timedelta(days=(6 - march.weekday()) % 7)

@@ -80,7 +80,7 @@ def test_an_impossible_request_is_refused(seasons, races, seed):
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises((SimulationRequestError, ValueError)):
+    with pytest.raises(SimulationRequestError, match="seed -1"):
         SimulatorSource(seasons=1, races=1, seed=-1)
 
 
