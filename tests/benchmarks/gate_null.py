@@ -27,7 +27,9 @@ class World:
     Attributes:
         n_races: test races, 20 cars each.
         accuracy: mean exact accuracy of the baseline.
-        race_spread: standard deviation of a race's accuracy between races, in standard deviations of a normal quantile.
+        race_spread: standard deviation between races of how predictable they are, the same for all models, on the scale of a
+            normal quantile.
+        own_spread: the same for each model by itself: one car misplaced shifts its neighbours, so hits of a race go together.
         hit_correlation: correlation of the normal variables behind two models' hits on the same car.
         error_per_car: mean absolute error of both models, places.
         error_spread: standard deviation over races of the difference of two models' mean absolute errors, places.
@@ -35,34 +37,37 @@ class World:
     """
 
     n_races: int = 107
-    accuracy: float = 0.185
+    accuracy: float = 0.171
     race_spread: float = 0.25
-    hit_correlation: float = 0.45
+    own_spread: float = 0.2
+    hit_correlation: float = 0.3
     error_per_car: float = 2.9
-    error_spread: float = 0.4
+    error_spread: float = 0.69
     mae_always_better: bool = False
     n_cars: int = 20
 
 
 def draw_hits(rng: np.random.Generator, world: World, gains: list[float]) -> list[IntArray]:
-    """(n_races) exact hits per model; model m's true accuracy is `accuracy * (1 + gains[m])` in every race alike."""
-    level = stats.norm.ppf(world.accuracy) * np.sqrt(1 + world.race_spread**2)
-    race = np.clip(stats.norm.cdf(level + world.race_spread * rng.normal(size=(world.n_races, 1))), 0.0, 0.6)
+    """(n_races) exact hits per model; the mean accuracy of model m is `accuracy * (1 + gains[m])`."""
+    race = world.race_spread * rng.normal(size=(world.n_races, 1))
+    widened = np.sqrt(1 + world.race_spread**2 + world.own_spread**2)
     shared = rng.normal(size=(world.n_races, world.n_cars))
     hits = []
     for gain in gains:
         own = rng.normal(size=(world.n_races, world.n_cars))
         luck = np.sqrt(world.hit_correlation) * shared + np.sqrt(1 - world.hit_correlation) * own
-        hits.append((luck < stats.norm.ppf(race * (1 + gain))).sum(axis=1))
+        level = stats.norm.ppf(world.accuracy * (1 + gain)) * widened + race
+        level = level + world.own_spread * rng.normal(size=(world.n_races, 1))
+        hits.append((luck < level).sum(axis=1))
     return hits
 
 
 def draw_errors(rng: np.random.Generator, world: World, gains: list[float]) -> list[IntArray]:
-    """(n_races) summed absolute errors; the candidates' fall with their true gain (a third as much, as measured) or always."""
+    """(n_races) summed absolute errors; the candidates' fall with their true gain (half as much) or always."""
     base = world.n_cars * (world.error_per_car + 0.8 * rng.normal(size=world.n_races))
     errors = [base]
     for gain in gains[1:]:
-        change = -gain / 3 * world.error_per_car - (0.5 if world.mae_always_better else 0.0)
+        change = -gain / 2 * world.error_per_car - (0.5 if world.mae_always_better else 0.0)
         errors.append(base + world.n_cars * (change + world.error_spread * rng.normal(size=world.n_races)))
     return [np.maximum(error.round(), 0).astype(np.int64) for error in errors]
 
@@ -115,7 +120,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=2000)
-    parser.add_argument("--tries", type=int, default=10)
+    parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     standard = World()
@@ -123,7 +128,7 @@ def main() -> None:
     cases = [
         ("no better", standard, 0.0, arguments.tries),
         ("no better, but always lower MAE", hard, 0.0, arguments.tries),
-        ("no better, lower MAE, hits uncorrelated", replace(hard, hit_correlation=0.0), 0.0, 1),
+        ("no better, lower MAE, hits uncorrelated", replace(hard, hit_correlation=0.0, race_spread=0.0), 0.0, 1),
         ("no better, lower MAE, 44 races", replace(hard, n_races=44), 0.0, 1),
         ("no better, lower MAE, 22 races", replace(hard, n_races=22), 0.0, 1),
         ("no better, lower MAE, 12 races", replace(hard, n_races=12), 0.0, 1),
