@@ -50,10 +50,11 @@ def position_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     count = np.zeros((len(x), n, n))
     count[:, :, 0] = 1.0
     for j in range(n):
-        grown = count * after[:, j, None, None]
-        grown[:, :, 1:] += count[:, :, :-1] * before[:, j, None, None]
-        grown[:, j, :] = count[:, j, :]  # a car is not one of its own others
-        count = grown
+        so_far = count[:, :, : j + 2]  # of j + 1 cars at most j + 1 are before
+        grown = so_far * after[:, j, None, None]
+        grown[:, :, 1:] += so_far[:, :, :-1] * before[:, j, None, None]
+        grown[:, j, :] = so_far[:, j, :]  # a car is not one of its own others
+        count[:, :, : j + 2] = grown
     placed = np.einsum("ti,tim->im", density, count) * _STEP
     placed /= placed.sum(axis=1, keepdims=True)
     result = np.empty_like(placed)

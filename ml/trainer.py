@@ -37,6 +37,7 @@ from ml.losses import strength, training_loss, uninformed_loss
 logger = logging.getLogger(__name__)
 
 _FELL = 1e-3  # the training loss must fall this share below that of a model that knows nothing
+_JUDGED_AFTER = 3  # epochs; before that dropout alone can keep a healthy training loss up
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class TrainingResult:
         epochs: every epoch of the attempt that counts.
         best_epoch: with the lowest validation loss.
         best_validation_loss: that loss.
-        fell: the training loss fell below that of a model that says the same about every car.
+        fell: the training loss fell below that of a model that says the same about every car (or there were too few epochs to
+            tell).
         retried: the first attempt's loss did not fall and this is the second.
         stopped_early: before the configured number of epochs.
     """
@@ -201,7 +203,7 @@ class MultiModalTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(epoch)
         self.model.train_mode()
-        strengths = torch.zeros(len(self.train_set))
+        outputs = torch.zeros(len(self.train_set), self.model.head.out_features, device=self.device)
         total, weight, cursor = 0.0, 0, 0
         with self._seeded(epoch):
             units = torch.randperm(self._train.n_units)
@@ -216,8 +218,8 @@ class MultiModalTrainer:
                 cursor += len(chunk)
                 total += loss * len(rows)
                 weight += len(rows)
-                strengths[rows] = strength(self.config, output).cpu()
-        return self._score(self._train, strengths, total / weight)
+                outputs[rows] = output
+        return self._score(self._train, strength(self.config, outputs).cpu(), total / weight)
 
     @torch.no_grad()
     def validate(self) -> Score:
@@ -429,6 +431,8 @@ class MultiModalTrainer:
         return uninformed_loss(self.config, self._train.position, self._train.finished, self._train.race)
 
     def _fell(self) -> bool:
+        if self._progress.epoch < _JUDGED_AFTER:
+            return True
         return self._best_train_loss() < self._uninformed() * (1 - _FELL)
 
     def _score(self, prepared: "_Prepared", strengths: Tensor, loss: float) -> Score:
