@@ -10,7 +10,7 @@ import pickle
 import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class LoadedWeights:
     """
 
     kind: str
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor] = field(compare=False, repr=False)
     sha256: str
     note: str
     transform: str
