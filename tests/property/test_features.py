@@ -110,3 +110,20 @@ def test_moments_by_an_instant_do_not_depend_on_later_laps(data: st.DataObject, 
         known = expected["race_id"].isin(lake["races"].loc[visible(lake["races"], as_of), "race_id"])
         got = got[got["race_id"].isin(expected.loc[known, "race_id"])]
         assert_same(got.loc[got["as_of"] <= as_of, columns], expected.loc[known & (expected["as_of"] <= as_of), columns])
+
+
+def test_the_experiment_catches_a_view_that_looks_ahead() -> None:
+    lake = lake_number(5, late=False)
+    as_of = lake["laps"][EVENT].median()
+
+    def peeking(frames: Lake) -> pd.DataFrame:
+        rows = COMPUTE["tire_state"](frames)
+        of_car = rows.groupby(["race_id", "driver_id"])["tire_laps_since_stop"]
+        return rows.assign(tire_laps_since_stop=of_car.transform("max"))
+
+    expected = peeking(lake)
+    expected = expected[visible(expected, as_of)]
+    for other in (without_future(lake, as_of), with_other_future(lake, as_of, seed=1)):
+        got = peeking(other)
+        with pytest.raises(AssertionError):
+            assert_same(got[visible(got, as_of)], expected)
