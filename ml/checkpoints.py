@@ -25,6 +25,7 @@ _CODE = (
     "encoders/tabular.py",
     "fusion.py",
     "losses.py",
+    "prepared_set.py",
     "preprocessing.py",
     "trainer.py",
 )

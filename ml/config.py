@@ -28,61 +28,66 @@ class FusionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z0-9_]{1,64}$", description="Names the model in reports and its checkpoint folder.")
-    feature_service: str = Field("finish_position_v1", description="The Feast service whose columns are the tabular inputs.")
+    feature_service: str = Field(
+        default="finish_position_v1", description="The Feast service whose columns are the tabular inputs."
+    )
 
     # inputs
-    use_pictures: bool = Field(True, description="False: the same net without its picture branch (the tabular twin).")
-    keep_absolute_tabular: bool = Field(True, description="Numeric features as they are.")
-    race_relative_tabular: bool = Field(False, description="Numeric features minus their mean over the race's cars.")
-    keep_absolute_embedding: bool = Field(True, description="The picture embedding as it is.")
-    race_relative_embedding: bool = Field(False, description="The embedding minus its mean over the race's pictures.")
+    use_pictures: bool = Field(default=True, description="False: the same net without its picture branch (the tabular twin).")
+    keep_absolute_tabular: bool = Field(default=True, description="Numeric features as they are.")
+    race_relative_tabular: bool = Field(default=False, description="Numeric features minus their mean over the race's cars.")
+    keep_absolute_embedding: bool = Field(default=True, description="The picture embedding as it is.")
+    race_relative_embedding: bool = Field(default=False, description="The embedding minus its mean over the race's pictures.")
     embedding_pca: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=EMBEDDING_DIM,
         description="Principal components kept of each embedding block, fitted on the training part.",
     )
     embedding_scaling: Literal["none", "feature", "common"] = Field(
-        "none", description="Divide an embedding block by nothing, by each column's spread, or by one spread common to the block."
+        default="none",
+        description="Divide an embedding block by nothing, by each column's spread, or by one spread common to the block.",
     )
-    exclude_features: tuple[str, ...] = Field((), description="Shell patterns of feature names that are not inputs.")
-    clip_sd: float = Field(5.0, gt=0, description="Standardised numeric inputs are clipped here, in standard deviations.")
+    exclude_features: tuple[str, ...] = Field(default=(), description="Shell patterns of feature names that are not inputs.")
+    clip_sd: float = Field(default=5.0, gt=0, description="Standardised numeric inputs are clipped here, in standard deviations.")
 
     # net
-    tabular_hidden: tuple[int, ...] = Field((128,), description="Widths inside the tabular encoder.")
-    tabular_dim: int = Field(128, ge=1, description="Width of the tabular encoder's output.")
-    fusion_hidden: tuple[int, ...] = Field((256, 128), description="Widths after the two encoders are put side by side.")
-    dropout: float = Field(0.3, ge=0, lt=1)
-    picture_dropout: float = Field(0.0, ge=0, lt=1, description="Share of pictures hidden at random while training.")
+    tabular_hidden: tuple[int, ...] = Field(default=(128,), description="Widths inside the tabular encoder.")
+    tabular_dim: int = Field(default=128, ge=1, description="Width of the tabular encoder's output.")
+    fusion_hidden: tuple[int, ...] = Field(default=(256, 128), description="Widths after the two encoders are put side by side.")
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    picture_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of pictures hidden at random while training.")
 
     # labels and loss
     loss: Loss = "cross_entropy"
     label_smoothing_places: float = Field(
-        0.0, ge=0, description="cross_entropy: spread of the target over neighbouring places (Gaussian, in places; 0 = none)."
+        default=0.0,
+        ge=0,
+        description="cross_entropy: spread of the target over neighbouring places (Gaussian, in places; 0 = none).",
     )
     rank_retired: bool = Field(
-        True,
+        default=True,
         description="listwise: the official order among cars that were not classified counts; False: only that they are last.",
     )
     calibrate_temperature: bool = Field(
-        False, description="Fit one temperature on the validation races after training (cross_entropy and listwise)."
+        default=False, description="Fit one temperature on the validation races after training (cross_entropy and listwise)."
     )
 
     # optimiser
-    learning_rate: float = Field(1e-3, gt=0)
-    retry_learning_rate: float = Field(5e-4, gt=0, description="Used once, from the start, when the loss did not fall.")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    retry_learning_rate: float = Field(default=5e-4, gt=0, description="Used once, from the start, when the loss did not fall.")
     schedule: Literal["constant", "cosine"] = "constant"
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW); 0 is plain Adam.")
-    gradient_clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient.")
-    batch_size: int = Field(32, ge=1, description="Rows a step (cross_entropy, mse).")
-    races_per_batch: int = Field(8, ge=1, description="Whole races a step (listwise).")
-    epochs: int = Field(20, ge=1)
-    patience: int = Field(5, ge=1, description="Epochs without a better validation loss before stopping.")
-    checkpoint_every: int = Field(10, ge=1, description="Epochs between epoch_NNN.pt checkpoints.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled (AdamW); 0 is plain Adam.")
+    gradient_clip: float | None = Field(default=None, gt=0, description="Largest norm of the whole gradient.")
+    batch_size: int = Field(default=32, ge=1, description="Rows a step (cross_entropy, mse).")
+    races_per_batch: int = Field(default=8, ge=1, description="Whole races a step (listwise).")
+    epochs: int = Field(default=20, ge=1)
+    patience: int = Field(default=5, ge=1, description="Epochs without a better validation loss before stopping.")
+    checkpoint_every: int = Field(default=10, ge=1, description="Epochs between epoch_NNN.pt checkpoints.")
 
     # randomness
-    seed: int = Field(0, ge=0)
-    n_seeds: int = Field(1, ge=1, description="Nets trained with seeds seed, seed+1, ...; their outputs are averaged.")
+    seed: int = Field(default=0, ge=0)
+    n_seeds: int = Field(default=1, ge=1, description="Nets trained with seeds seed, seed+1, ...; their outputs are averaged.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

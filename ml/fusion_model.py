@@ -28,7 +28,8 @@ from ml.losses import MEAN_POSITION, SPREAD_POSITION, cross_entropy, plackett_lu
 from ml.plackett_luce import race_probabilities
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, Rows
-from ml.trainer import MultiModalTrainer, TrainingResult, one_thread
+from ml.trainer import MultiModalTrainer, one_thread
+from ml.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)
 

@@ -33,71 +33,13 @@ from ml.datasets import TrainingSet
 from ml.errors import CheckpointError, ModelConfigError, ModelContractError, NonFiniteLossError, TrainingMemoryError
 from ml.fusion import MultiModalFusionModel
 from ml.losses import strength, training_loss, uninformed_loss
+from ml.prepared_set import PreparedSet
+from ml.training_result import EpochMetrics, Score, TrainingResult
 
 logger = logging.getLogger(__name__)
 
 _FELL = 1e-3  # the training loss must fall this share below that of a model that knows nothing
 _JUDGED_AFTER = 3  # epochs; before that dropout alone can keep a healthy training loss up
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One epoch.
-
-    Attributes:
-        epoch: 1, 2, ...
-        train_loss: mean over the epoch's batches, dropout on.
-        train_accuracy: exact places after ranking within each race, dropout on.
-        validation_loss: after the epoch, dropout off.
-        validation_accuracy: exact places after ranking within each race.
-        validation_mae: mean distance in places, likewise.
-        learning_rate: used in this epoch.
-        batch: rows (or races) a step, smaller than configured after memory ran out.
-        picture_share: share of training samples with a picture.
-        seconds: wall time of the epoch; not compared.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    validation_mae: float
-    learning_rate: float
-    batch: int
-    picture_share: float
-    seconds: float = field(compare=False)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training went; the model holds the weights of the best epoch.
-
-    Attributes:
-        epochs: every epoch of the attempt that counts.
-        best_epoch: with the lowest validation loss.
-        best_validation_loss: that loss.
-        fell: the training loss fell below that of a model that says the same about every car (or there were too few epochs to
-            tell).
-        retried: the first attempt's loss did not fall and this is the second.
-        stopped_early: before the configured number of epochs.
-    """
-
-    epochs: tuple[EpochMetrics, ...]
-    best_epoch: int
-    best_validation_loss: float
-    fell: bool
-    retried: bool
-    stopped_early: bool
-
-
-@dataclass(frozen=True)
-class Score:
-    """Loss, exact places and mean distance in places over a set."""
-
-    loss: float
-    accuracy: float
-    mae: float
 
 
 @dataclass
@@ -148,8 +90,8 @@ class MultiModalTrainer:
         self.checkpoint_dir = checkpoint_dir
         self.device = torch.device(device)
         self._check_sets()
-        self._train = _Prepared(self.model, train_set, self.device)
-        self._validation = _Prepared(self.model, validation_set, self.device)
+        self._train = PreparedSet(self.model, train_set, self.device)
+        self._validation = PreparedSet(self.model, validation_set, self.device)
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._initial_state = model.own_state()
         self._best_state = self._initial_state
@@ -313,7 +255,7 @@ class MultiModalTrainer:
         self.optimizer.step()
         return value, output.detach()
 
-    def _outputs(self, prepared: "_Prepared") -> Tensor:
+    def _outputs(self, prepared: PreparedSet) -> Tensor:
         """(N, ...) outputs of a whole set, dropout off; in one go from memory, in batches for live pictures."""
         self.model.eval_mode()
         if not prepared.live:
@@ -435,7 +377,7 @@ class MultiModalTrainer:
             return True
         return self._best_train_loss() < self._uninformed() * (1 - _FELL)
 
-    def _score(self, prepared: "_Prepared", strengths: Tensor, loss: float) -> Score:
+    def _score(self, prepared: PreparedSet, strengths: Tensor, loss: float) -> Score:
         miss = np.abs(rank_within(strengths.numpy(), prepared.race.cpu().numpy()) - prepared.position.cpu().numpy())
         return Score(loss=loss, accuracy=float((miss == 0).mean()), mae=float(miss.mean()))
 
@@ -466,56 +408,6 @@ class MultiModalTrainer:
                     )
                 if self.model.vision is None:
                     raise ModelContractError(f"{part} set: live pictures need a model with its encoder (vision=...)")
-
-
-class _Prepared:
-    """A set on the device, its picture inputs computed once when they come from the cache."""
-
-    def __init__(self, model: MultiModalFusionModel, examples: TrainingSet, device: torch.device) -> None:
-        self.model = model
-        self.examples = examples
-        self.device = device
-        self.tabular = examples.tabular.to(device)
-        self.position = examples.position.to(device)
-        self.finished = examples.finished.to(device)
-        self.race = examples.race.to(device)
-        self.has_picture = examples.has_picture.to(device)
-        self.live = model.image_inputs is not None and examples.embedding is None
-        self._cached: Tensor | None = None
-        if model.image_inputs is not None and examples.embedding is not None:
-            with torch.no_grad():
-                self._cached = model.image_inputs(examples.embedding.to(device), self.has_picture, self.race)
-        self._race_rows: list[Tensor] | None = None
-        if model.config.whole_races:
-            order = torch.argsort(examples.race, stable=True)
-            sizes = torch.unique_consecutive(examples.race[order], return_counts=True)[1]
-            self._race_rows = list(torch.split(order, sizes.tolist()))
-
-    @property
-    def n_units(self) -> int:
-        """What batches are counted in: races for the listwise loss, else rows."""
-        return len(self._race_rows) if self._race_rows is not None else len(self.examples)
-
-    def rows_of(self, units: Tensor) -> Tensor:
-        """Row numbers of the given races or rows."""
-        if self._race_rows is None:
-            return units
-        return torch.cat([self._race_rows[int(unit)] for unit in units])
-
-    def image_inputs(self, rows: Tensor | None) -> Tensor | None:
-        """(b, I) prepared picture inputs of the rows (None = all), or None for a model without pictures."""
-        if self.model.image_inputs is None:
-            return None
-        if self._cached is not None:
-            return self._cached if rows is None else self._cached[rows]
-        index = torch.arange(len(self.examples)) if rows is None else rows
-        if self.examples.pictures is None:
-            raise ModelContractError("pictures: got None, expected a source of pictures for live encoding")
-        pictures = self.examples.pictures(index.numpy()).to(self.device)
-        present = self.has_picture[index]
-        with torch.no_grad():
-            prepared: Tensor = self.model.image_inputs(self.model.encode(pictures, present), present, self.race[index])
-        return prepared
 
 
 @contextlib.contextmanager

@@ -65,8 +65,8 @@ def _measure() -> list[dict[str, Any]]:
             "goal": 50.0,
             "equal": difference <= 1e-5,
             "detail": (
-                f"CPU seconds of one thread; naive: one epoch of {NAIVE_PICTURES} pictures took {naive_epoch_s:.2f} s, times rows "
-                f"and epochs; ours: {OUR_PICTURES} pictures read and embedded in {embed_s:.2f} s, times rows, plus "
+                f"CPU seconds of one thread; naive: one epoch of {NAIVE_PICTURES} pictures took {naive_epoch_s:.2f} s, times "
+                f"rows and epochs; ours: {OUR_PICTURES} pictures read and embedded in {embed_s:.2f} s, times rows, plus "
                 f"{train_s:.2f} s for {EPOCHS} epochs "
                 f"over {ROWS:,} rows; equal: losses with the encoder in the loop and from its cached embeddings differ by "
                 f"{difference:.1e} at most"

@@ -20,7 +20,8 @@ from ml.errors import CheckpointError, ModelConfigError, ModelContractError, Non
 from ml.fusion_model import build_model
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import Rows
-from ml.trainer import MultiModalTrainer, TrainingResult, rank_within
+from ml.trainer import MultiModalTrainer, rank_within
+from ml.training_result import TrainingResult
 
 SMALL = FusionConfig(
     name="small", tabular_hidden=(16,), tabular_dim=16, fusion_hidden=(16,), epochs=6, patience=50, checkpoint_every=2, seed=3
@@ -262,7 +263,7 @@ def test_live_pictures_and_cached_embeddings_give_the_same_losses(config: Fusion
     live, cached = [], []
     for seed, rows in enumerate((train, validation)):
         pictures = torch.rand(len(rows), 3, 24, 24, generator=torch.Generator().manual_seed(seed))
-        base = TrainingSet.from_rows(rows, fitted, pictures=lambda index, pictures=pictures: pictures[index])
+        base = TrainingSet.from_rows(rows, fitted, pictures=pictures.__getitem__)
         live.append(base)
         with torch.no_grad():
             embedding = vision(pictures) * base.has_picture[:, None]
