@@ -15,7 +15,7 @@ from pipelines.features.driver_form import driver_facts, form_of_driver
 VIEWS = [name for name in COMPUTE if name not in ("entrants", "moments")]
 # A lake is a function of its number, so there is nothing to shrink.
 quick = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
