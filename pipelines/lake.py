@@ -5,7 +5,6 @@ with the reason. A partition exists only where it has rows, and equal rows give 
 `SIMULATED` holds simulated rows only.
 """
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,6 @@ import pyarrow.parquet as pq
 from feature_repo.files import TMP_PREFIX, atomic_path, sha256_file, sha256_json, write_text
 from pipelines import schemas
 from pipelines.errors import LakeSchemaError, MixedLakeError
-
-logger = logging.getLogger(__name__)
 
 MARKER = "SIMULATED"
 QUARANTINE = "quarantine"

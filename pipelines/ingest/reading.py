@@ -4,7 +4,6 @@ Every frame read here carries two more columns: `FILE` (name of the file below i
 row can be traced back from the quarantine.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import SourceFormatError
-
-logger = logging.getLogger(__name__)
 
 FILE, ROW = "_file", "_row"
 Kind = Literal["str", "int", "float", "bool", "duration", "time"]

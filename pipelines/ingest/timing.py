@@ -81,6 +81,7 @@ LAP_RULES: list[Rule] = [
     ("impossible session time", outside("end", 0, _DAY_S)),
     ("impossible session time", outside("start", 0, _DAY_S)),
     ("lap ends before it starts", lambda laps: laps["end"] < laps["start"]),
+    ("impossible lap duration", lambda laps: laps["end"] - laps["start"] > schemas.MAX_LAP_TIME_S),
     ("impossible lap time", outside("lap_time_s", 0.001, schemas.MAX_LAP_TIME_S)),
     *[("impossible sector time", outside(column, 0.001, schemas.MAX_LAP_TIME_S)) for column in _SECTORS],
     *[("impossible speed", outside(column, 0, schemas.MAX_SPEED_KPH)) for column in _SPEEDS],
@@ -142,8 +143,8 @@ class SessionClock:
 
 
 def make_clock(laps: pd.DataFrame, starts: Mapping[int, pd.Timestamp]) -> SessionClock:
-    """The clock of a season from its raw laps (`round, lap, start`)."""
-    first = laps[laps["lap"] == 1].groupby("round")["start"].min()
+    """The clock of a season from its raw laps (`round, lap, start`): the start of lap 1 that most cars of the race share."""
+    first = laps[laps["lap"] == 1].groupby("round")["start"].agg(lambda starts: starts.mode().min())
     return SessionClock(starts=starts, origins={int(round_): float(start) for round_, start in first.items()})
 
 
@@ -166,6 +167,11 @@ def identify(table: str, frame: pd.DataFrame, people: pd.DataFrame, sieve: Sieve
             ("unknown race", lambda rows: ~rows["round"].isin(list(clock.starts))),
             ("unknown driver: no entry of that code in the race", is_null("driver_id")),
             ("race without a lap 1: its session clock has no origin", lambda rows: ~clock.knows(rows["round"])),
+            *(
+                [("starts before lights out", lambda rows: rows["start"] < rows["round"].map(clock.origins))]
+                if "start" in frame
+                else []
+            ),
         ],
     )
 

@@ -125,6 +125,8 @@ LAP_DAMAGE: list[tuple[str, object, str]] = [
     ("LapNumber", None, "no lap number"),
     ("Time", pd.NaT, "no instant of lap end"),
     ("LapStartTime", pd.NaT, "no instant of lap start"),
+    ("LapStartTime", pd.Timedelta(0), "starts before lights out"),
+    ("Time", pd.Timedelta("9h"), "impossible lap duration"),
     ("Time", pd.Timedelta("1s"), "lap ends before it starts"),
     ("Time", pd.Timedelta("40h"), "impossible session time"),
     ("PitInTime", pd.Timedelta("-1s"), "impossible session time"),
