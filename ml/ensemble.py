@@ -108,7 +108,7 @@ class EnsemblePredictor:
         if self._net is not None:
             self._net.fit(train, validation)
             self._net_placing = fit_placing(self._net.outputs(validation)[:, 0], prepared, held_out)
-        said = self._member_probabilities(validation)
+        said = self.member_probabilities(validation)
         shares = mixture_weights(list(said.values()), validation.position)
         self.weights = {name: float(share) for name, share in zip(said, shares, strict=True)}
         logger.info("ensemble_fitted rows=%d validation=%d weights=%s", len(train), len(validation), self.weights)
@@ -119,17 +119,14 @@ class EnsemblePredictor:
         Raises:
             NotFittedError: before `fit` or `load`.
         """
-        return np.sum([self.weights[name] * said for name, said in self._member_probabilities(rows).items()], axis=0)
+        return np.sum([self.weights[name] * said for name, said in self.member_probabilities(rows).items()], axis=0)
 
     def member_probabilities(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
-        """Per member (N, 20), for reports on what each contributes.
+        """Per member (N, 20), before weighting.
 
         Raises:
             NotFittedError: before `fit` or `load`.
         """
-        return self._member_probabilities(rows)
-
-    def _member_probabilities(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
         prepared = self._prepare(rows)
         said = {member.name: member.predict_proba(prepared) for member in self._members}
         if self._net is not None and self._net_placing is not None:
