@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 
 from ml.served_model import ServedModel
 
@@ -24,7 +23,8 @@ class FinishPositionModel(mlflow.pyfunc.PythonModel):
         self.model_dir = Path(context.artifacts["model_dir"])
         self.served = ServedModel(self.model_dir)
 
-    def predict(self, context: Any, model_input: dict[str, np.ndarray], params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002
+    # Without type hints: MLflow would turn them into a second, weaker signature beside the logged one.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
         """(cars, 20) probabilities of the finishing positions."""
         return self.served.predict(model_input["tabular"], model_input.get("image"))
 

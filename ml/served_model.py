@@ -8,6 +8,7 @@ question/           the cars of one race as they would be asked about, with the 
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -177,7 +178,7 @@ class ServedModel:
         if self.uses_pictures and images is not None:
             if images.ndim != 4 or images.shape[0] != cars or images.shape[3] != 3:
                 raise ModelContractError(f"image: got shape {images.shape}, expected ({cars}, height, width, 3)")
-            has_picture = images.reshape(cars, -1).any(axis=1)
+            has_picture = np.asarray(images.reshape(cars, -1).any(axis=1), dtype=np.bool_)
             if has_picture.any():
                 embedding[has_picture] = self.encoder().embed_arrays(images[has_picture])
         return self.predict_embedded(tabular, embedding, has_picture)
@@ -237,6 +238,7 @@ def write_served_model(
         question: `tabular` (cars, F) and `pictures` (PNG bytes or None per car) of one race.
     """
     (folder / DESCRIPTION).unlink(missing_ok=True)
+    shutil.rmtree(folder / PREDICTOR, ignore_errors=True)  # an older model may have had files this one has not
     model.save(folder / PREDICTOR)
     if encoder is not None:
         write_bytes(folder / ENCODER, encoder[0].read_bytes())

@@ -136,7 +136,7 @@ def pretrain_encoder(home: Home = None, as_json: AsJson = False) -> None:
     from pipelines.embeddings import pretrain_encoder as step
 
     with progress_bar("pretrain-encoder") as report:
-        found = step(_settings(home), progress=report)
+        found = step(_settings(home), progress=report).to_json()
     emit(found, as_json=as_json, show=lambda: views.show("pretrain-encoder", found))
 
 
@@ -263,12 +263,13 @@ def simulator_report(
     as_json: AsJson = False,
 ) -> None:
     """Compare the simulator's distributions with real races."""
-    from pipelines.simulator.compare import compare_with_real, comparison_table
+    from pipelines.flows import as_json as to_json
+    from pipelines.lake import Lake
+    from pipelines.simulator.compare import as_markdown, compare
 
-    found = compare_with_real(
-        Settings(home=real_home), seasons=seasons, races=races, seed=Settings().seed if seed is None else seed
-    )
-    emit(found, as_json=as_json, show=lambda: out.print(comparison_table(found)))
+    chosen = Settings().seed if seed is None else seed
+    found = compare(Lake(Settings(home=real_home).lake_dir), seasons=seasons, races=races, seed=chosen)
+    emit(to_json(found), as_json=as_json, show=lambda: out.print(as_markdown(found), markup=False, highlight=False))
 
 
 def _run(step: str, settings: Settings, *, as_json: bool) -> None:

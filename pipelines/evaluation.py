@@ -109,11 +109,16 @@ def evaluate(
     services = {ORDER_AT_MOMENT: ("race_state_v1",)}
     found = {name: evidence(predictions, name, services=services.get(name, (FEATURE_SERVICE,))) for name in names}
     write_report(result, paths[2], curves=curves)
-    write_json(paths[1], json.loads(_EVIDENCE.dump_json(found)))
+    write_evidence(settings, found)
     write_json(paths[0], result)
     record(settings, "evaluate", depends_on, {"candidate": CANDIDATE})
     logger.info("evaluated seasons=%s rows=%d seconds=%.1f", seasons, result["n_rows"], result["seconds"])
     return {**result, "up_to_date": False}
+
+
+def write_evidence(settings: Settings, found: dict[str, Evidence]) -> None:
+    """Store what an evaluation found, per model, for the gate."""
+    write_json(settings.reports_dir / "evidence.json", json.loads(_EVIDENCE.dump_json(found)))
 
 
 def load_evidence(settings: Settings) -> dict[str, Evidence]:

@@ -13,3 +13,7 @@ class InconsistentFeaturesError(PitwallError, RuntimeError):
 
 class NoModelError(PitwallError, LookupError):
     """The registry has neither a champion nor a baseline to answer with."""
+
+
+class RaceOverError(PitwallError, ValueError):
+    """A live answer was asked for a race whose result the online store already knows."""

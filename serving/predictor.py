@@ -15,9 +15,11 @@ from feast import FeatureStore
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
+from feature_repo.errors import MissingInputError
+from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, entity_frame, load_entrants, load_moments, resolve_moment
-from feature_repo.store import historical, open_store
+from feature_repo.spine import Moment, entity_frame, load_entrants, load_moments, resolve_moment, unknown
+from feature_repo.store import get_service, historical, open_store, views_of
 from ml.assignment import assign_positions
 from ml.rows import EMBEDDING_DIM, N_POSITIONS
 from ml.served_model import ServedModel, decode_pictures, tabular_array
@@ -25,8 +27,8 @@ from ml.traces.axes import race_axes
 from ml.traces.batch import picture_title
 from ml.traces.laps import LapTrace, lap_trace
 from ml.traces.renderer import TraceRenderer
-from serving.errors import NoModelError
-from serving.lookup import lookup_grid
+from serving.errors import NoModelError, RaceOverError
+from serving.lookup import GridLookup, lookup_grid
 
 MODEL_NAME = "finish_position"
 TRACE_SERVICE = "speed_trace_v1"
@@ -117,6 +119,8 @@ class Predictor:
         self.served = served
         self.model = model
         self._renderer = TraceRenderer()
+        views = views_of(store, get_service(store, served.feature_service))
+        self._race_views = {view.name for view, _ in views if "race_id" in view.join_keys}
 
     @classmethod
     def open(cls, settings: Settings) -> "Predictor":
@@ -172,16 +176,35 @@ class Predictor:
 
         Raises:
             UnknownEntityError: no such race.
+            RaceOverError: the store already knows what came after the race.
+            MissingInputError: nothing about the race was materialized.
         """
         entrants = load_entrants(self.settings)
         drivers = sorted(entrants.loc[entrants["race_id"] == race_id, "driver_id"])
+        if not drivers:
+            raise unknown("race_id", validate_race_id(race_id), entrants["race_id"].unique())
         grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.feature_service)
         traces = None
         if self.served.uses_pictures:
             traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame
-        newest = grid.event_timestamps.max(axis=None)
-        described = {"asked": "now", "lap": None, "as_of": newest.isoformat(), "truncated": False}
-        return self._answer(race_id, grid.frame, traces, described, "online")
+        now = self._instant_of_race(race_id, grid)
+        described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
+        # What had expired by the moment of the answer is missing, as it was in training.
+        return self._answer(race_id, grid.unexpired(now), traces, described, "online")
+
+    def _instant_of_race(self, race_id: str, grid: GridLookup) -> pd.Timestamp:
+        """The newest event of the race itself; nothing online may be newer, or the answer would know what came after."""
+        of_race = [position for position, view in enumerate(grid.views) if view in self._race_views]
+        newest_s = int(grid.event_s[:, of_race].max(initial=0))
+        if newest_s == 0:
+            raise MissingInputError(f"{race_id}: nothing about this race is online; run `pitwall materialize` first")
+        now = pd.Timestamp(newest_s, unit="s", tz="UTC")
+        if grid.newest is not None and grid.newest > now:
+            raise RaceOverError(
+                f"{race_id}: the online store holds rows of {grid.newest}, after this race's last row of {now}, so its result is "
+                "known; ask about a moment of the race instead (--lap or --fraction)"
+            )
+        return now
 
     def pictures(self, race_id: str, traces: pd.DataFrame) -> list[bytes | None]:
         """The speed trace of each car as the model sees it: PNG, or None for a car without a lap.
