@@ -12,7 +12,7 @@ from feature_repo.errors import DamagedFileError, MissingInputError
 from ml.baselines import AssignsPositions, EnsemblePredictor, GridOrder, OrderAtMoment, rank_within_race
 from ml.config import parse_config
 from ml.ensemble import mixture_weights
-from ml.ensemble_members import Logistic, Prepared, consistent, fit_placing
+from ml.ensemble_members import Logistic, Prepared, consistent, fit_placing, sharpen
 from ml.errors import ModelContractError, NotFittedError
 from ml.metrics import check_probabilities, log_loss
 from ml.rows import Rows
@@ -100,10 +100,12 @@ def test_ensemble_beats_chance_and_its_shares_sum_to_one(fitted: EnsemblePredict
     assert min(fitted.weights.values()) >= 0
 
 
-def test_ensemble_is_the_weighted_mean_of_its_members(fitted: EnsemblePredictor, parts: tuple[Rows, Rows, Rows]) -> None:
+def test_ensemble_is_the_sharpened_weighted_mean_of_its_members(
+    fitted: EnsemblePredictor, parts: tuple[Rows, Rows, Rows]
+) -> None:
     said = fitted.member_probabilities(parts[2])
     expected = sum(fitted.weights[name] * probabilities for name, probabilities in said.items())
-    np.testing.assert_allclose(fitted.predict_proba(parts[2]), expected, atol=1e-12)
+    np.testing.assert_allclose(fitted.predict_proba(parts[2]), sharpen(expected, parts[2].race_code, 1.15), atol=1e-12)
 
 
 def test_ensemble_reads_neither_pictures_nor_labels_nor_running_order(
@@ -180,6 +182,15 @@ def test_consistent_gives_each_place_once() -> None:
     np.testing.assert_allclose(result.sum(axis=1), 1.0)
     np.testing.assert_allclose(result[:20].sum(axis=0), 1.0, atol=0.02)
     assert (result[20:, 18:] == 0).all()
+
+
+def test_sharpening_makes_the_likeliest_likelier_and_keeps_rows_whole() -> None:
+    race = np.zeros(20, dtype=np.int64)
+    before = consistent(np.random.default_rng(7).dirichlet(np.ones(20), size=20), race)
+    after = sharpen(before, race, 2.0)
+    np.testing.assert_allclose(after.sum(axis=1), 1.0)
+    assert after.max(axis=1).mean() > before.max(axis=1).mean() + 0.05
+    np.testing.assert_allclose(sharpen(before, race, 1.0), before, atol=2e-3)
 
 
 def test_placing_finds_the_scale_and_the_retirements() -> None:
