@@ -28,8 +28,6 @@ FEATURE_SERVICE = "finish_position_v1"
 STATE_SERVICE = "race_state_v1"
 LABEL_SERVICE = "race_result_v1"
 
-# Labels are read as of now: a moment later than any row a home can hold.
-_NOW_OR_LATER = pd.Timestamp("2200-01-01", tz="UTC")
 _LABELS = ["label", "finished"]
 
 logger = logging.getLogger(__name__)
@@ -79,7 +77,7 @@ def build_training_set(settings: Settings) -> TrainingSetReport:
     store = open_store(settings)
     spine = entity_frame(settings, Moment.parse(settings.moment))
     features = historical(store, FEATURE_SERVICE, spine)
-    labels = historical(store, LABEL_SERVICE, spine[["race_id", "driver_id"]].assign(**{EVENT: _NOW_OR_LATER}))
+    labels = historical(store, LABEL_SERVICE, spine[["race_id", "driver_id"]].assign(**{EVENT: _newest_result(settings)}))
     order = running_order(historical(store, STATE_SERVICE, spine))
     joined = features.assign(
         running_order=order.to_numpy(), label=labels["finish_position"].to_numpy(), finished=labels["is_classified"].to_numpy()

@@ -63,5 +63,6 @@ circuit_profile = FeatureView(
     source=circuit_profile_source,
     online=True,
     description="Layout of a circuit and how races there go.",
-    tags={"owner": "features", "tier": "1"},
+    # 400 days: a circuit is visited once a year.
+    tags={"owner": "features", "tier": "1", "fresh_for_s": "34560000"},
 )

@@ -60,5 +60,6 @@ constructor_form = FeatureView(
     source=constructor_form_source,
     online=True,
     description="Results, qualifying and pit work of a constructor's last races.",
-    tags={"owner": "features", "tier": "1"},
+    # 150 days: longer than any winter break, so older means that races are missing.
+    tags={"owner": "features", "tier": "1", "fresh_for_s": "12960000"},
 )

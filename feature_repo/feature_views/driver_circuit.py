@@ -34,5 +34,6 @@ driver_circuit = FeatureView(
     source=driver_circuit_source,
     online=True,
     description="A driver's record at one circuit.",
-    tags={"owner": "features", "tier": "2"},
+    # 400 days: a circuit is visited once a year.
+    tags={"owner": "features", "tier": "2", "fresh_for_s": "34560000"},
 )

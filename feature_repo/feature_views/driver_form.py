@@ -90,5 +90,6 @@ driver_form = FeatureView(
     source=driver_form_source,
     online=True,
     description="Results, qualifying and pace of a driver's last races.",
-    tags={"owner": "features", "tier": "1"},
+    # 150 days: longer than any winter break, so older means that races are missing.
+    tags={"owner": "features", "tier": "1", "fresh_for_s": "12960000"},
 )

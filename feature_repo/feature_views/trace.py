@@ -17,7 +17,7 @@ trace = FeatureView(
         Field(
             name="lap_numbers",
             dtype=Array(Int64),
-            description="Numbers of the laps drawn, ascending; laps without a positive time are left out.",
+            description="Numbers of the laps drawn, ascending; laps without a possible time are left out.",
         ),
         Field(
             name="lap_speeds_kph",
