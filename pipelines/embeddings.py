@@ -149,12 +149,63 @@ class EmbeddingCache:
             save_file({"embeddings": np.ascontiguousarray(embeddings, dtype=np.float32)}, temporary, metadata=described)
 
 
+@dataclass(frozen=True)
+class TaughtReport:
+    """The trace-taught encoder of a home.
+
+    Attributes:
+        new: it was taught now; False when it was there already.
+        file: its weights.
+        identity: of the encoder.
+        metrics: on held-out simulated races (see `ml.encoders.pretrain.Taught`).
+        note: what it was taught on.
+        seconds: wall time of this call.
+    """
+
+    new: bool
+    file: Path
+    identity: EncoderIdentity
+    metrics: dict[str, float]
+    note: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return asdict(self) | {"file": str(self.file)}
+
+
+def pretrain_encoder(settings: Settings, *, progress: Progress | None = None) -> TaughtReport:
+    """Teach the trace encoder of this recipe and seed on simulated traces, unless this home has it already.
+
+    Args:
+        settings: which home, which seed, how many threads.
+        progress: called with ("teach", steps done, steps).
+    """
+    started = time.perf_counter()
+    before = set(settings.weights_dir.glob("trace-*.json"))
+    weights = resolve_weights(
+        "trace", weights_dir=settings.weights_dir, seed=settings.seed, threads=settings.threads, progress=progress
+    )
+    if weights.file is None:
+        raise ValueError("trace weights: got none on disk, expected resolve_weights to have stored them")
+    described = weights.file.with_suffix(".json")
+    return TaughtReport(
+        new=described not in before,
+        file=weights.file,
+        identity=VisionEncoder(weights).identity,
+        metrics=read_json(described)["metrics"],
+        note=weights.note,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
 def embed_traces(settings: Settings, *, progress: Progress | None = None) -> EmbeddingsReport:
     """Give every picture in the store an embedding.
 
     Args:
         settings: which home, which encoder, how many threads.
-        progress: called with ("embed", pictures done, pictures to embed).
+        progress: called with ("embed", pictures done, pictures to embed), before that with ("teach", steps done, steps) if an
+            encoder must be taught first.
     Raises:
         EncoderWeightsError, MissingInputError: the encoder asked for cannot be had.
         StoreBusyError: another process is embedding into this home.
@@ -166,7 +217,7 @@ def embed_traces(settings: Settings, *, progress: Progress | None = None) -> Emb
         pictures.setdefault(record.sha256, record)
     with _alone(settings.embeddings_dir), _threads(settings.threads):
         remove_leftovers(settings.embeddings_dir)
-        encoder = _chosen_encoder(settings)
+        encoder = _chosen_encoder(settings, progress)
         cache = EmbeddingCache(settings.embeddings_dir, encoder.identity)
         cache.fold()  # what a killed run left
         _, found = cache.get(list(pictures))
@@ -235,9 +286,11 @@ def _chosen(settings: Settings) -> dict[str, Any]:
     return chosen
 
 
-def _chosen_encoder(settings: Settings) -> VisionEncoder:
+def _chosen_encoder(settings: Settings, progress: Progress | None) -> VisionEncoder:
     """Resolve the setting, record what it came to, and say so when that is not what it was."""
-    weights = resolve_weights(settings.encoder, weights_dir=settings.weights_dir, seed=settings.seed, threads=settings.threads)
+    weights = resolve_weights(
+        settings.encoder, weights_dir=settings.weights_dir, seed=settings.seed, threads=settings.threads, progress=progress
+    )
     encoder = VisionEncoder(weights)
     path = settings.embeddings_dir / _CHOSEN
     now = {

@@ -42,6 +42,7 @@ _COST = dict.fromkeys(STATISTICS, 0.5) | {"mean": 4.0, "last5": 2.0, "mean_clipp
 _COST_IN_RACE = dict.fromkeys(STATISTICS, 0.5) | {"mean": 6.0, "last5": 3.0, "mean_clipped": 1.0, "last": 1.0, "lowest": 0.0,
                                                   "highest": 0.0, "drawn": 0.0, "clipped_share": 0.0, "median": 2.0}  # fmt: skip
 _COST_HEIGHTS = 4.0
+_CALIBRATION_PICTURES = 320
 
 Progress = Callable[[str, int, int], None]
 
@@ -58,22 +59,29 @@ class Recipe:
         cars: cars of a race.
         coarse_steps: first steps on pictures of half the size, four times cheaper.
         fine_steps: then steps on pictures of full size.
-        settled_steps: last steps with BatchNorm's statistics fixed, so that the network is taught as it will be used.
-        cars_a_step: of each of two races.
-        peak_lr: AdamW, one cycle.
+        settled_steps: last steps with BatchNorm's statistics measured afresh and then fixed: the network is taught as it will
+            be used.
+        races_a_step: races in a batch.
+        cars_a_step: of each of these races.
+        coarse_lr: peak of the coarse steps; each phase is one rise and fall of AdamW's learning rate.
+        fine_lr: of the fine steps.
+        settled_lr: of the settled steps.
         head_lr_factor: the linear layer starts at zero and gives pixels, so it must move further.
         held_out_races: races, never taught, for the reported metrics.
     """
 
-    version: int = 1
+    version: int = 3
     races: int = 220
     cars: int = 20
-    coarse_steps: int = 150
-    fine_steps: int = 110
-    settled_steps: int = 40
-    cars_a_step: int = 16
-    peak_lr: float = 3e-3
-    head_lr_factor: float = 20.0
+    coarse_steps: int = 260
+    fine_steps: int = 90
+    settled_steps: int = 20
+    races_a_step: int = 4
+    cars_a_step: int = 8
+    coarse_lr: float = 3e-3
+    fine_lr: float = 1.5e-3
+    settled_lr: float = 5e-4
+    head_lr_factor: float = 8.0
     held_out_races: int = 12
 
     @property
@@ -231,38 +239,69 @@ def _fit(
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> None:
-    rates = [recipe.peak_lr, recipe.peak_lr * recipe.head_lr_factor]
-    optimiser = torch.optim.AdamW(
-        [{"params": network.parameters(), "lr": rates[0]}, {"params": head.parameters(), "lr": rates[1]}], weight_decay=1e-4
-    )
+    batches = _batches(races, recipe, rng)
+    done = _Counter(progress, recipe.steps)
+    network.train()
+    _phase(network, head, batches, recipe, recipe.coarse_steps, recipe.coarse_lr, done, coarse=True)
+    _phase(network, head, batches, recipe, recipe.fine_steps, recipe.fine_lr, done)
+    # The running statistics come from the last few batches: measure them on more of what will be seen.
+    chosen = rng.permutation(recipe.races * recipe.cars)[:_CALIBRATION_PICTURES].tolist()
+    seen = torch.stack([races[number // recipe.cars].pictures[number % recipe.cars] for number in chosen])
+    _calibrate(network, seen, transforms.TRACE)
+    _phase(network, head, batches, recipe, recipe.settled_steps, recipe.settled_lr, done)
+
+
+class _Counter:
+    """Steps done, told to whoever asked."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def step(self, loss: float) -> None:
+        self._done += 1
+        logger.debug("teach step=%d loss=%.1f", self._done, loss)
+        if self._progress is not None:
+            self._progress("teach", self._done, self._total)
+
+
+def _phase(
+    network: nn.Module,
+    head: nn.Linear,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    recipe: Recipe,
+    steps: int,
+    rate: float,
+    done: _Counter,
+    *,
+    coarse: bool = False,
+) -> None:
+    """Optimiser steps under one rise and fall of the learning rate."""
+    rates = [rate, rate * recipe.head_lr_factor]
+    groups = [{"params": network.parameters(), "lr": rates[0]}, {"params": head.parameters(), "lr": rates[1]}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=recipe.steps, pct_start=0.15, div_factor=10.0, final_div_factor=300.0
+        optimiser, rates, total_steps=max(steps, 2), pct_start=0.15, div_factor=10.0, final_div_factor=100.0
     )
-    batches = _batches(races, recipe.cars_a_step, rng)
-    for step in range(recipe.steps):
+    for _ in range(steps):
         pictures, answers, mask = next(batches)
-        if step < recipe.coarse_steps:
+        if coarse:
             pictures = functional.interpolate(pictures, scale_factor=0.5, mode="bilinear", antialias=True)
-        network.train(step < recipe.coarse_steps + recipe.fine_steps)
         loss = _loss(head(_features(network, pictures)), answers, mask, recipe.cars_a_step)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 100.0)
         optimiser.step()
         schedule.step()
-        logger.debug("teach step=%d loss=%.1f", step, loss.item())
-        if progress is not None:
-            progress("teach", step + 1, recipe.steps)
-    network.eval()
+        done.step(loss.item())
 
 
-def _batches(races: list[DrawnRace], cars: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Two races a batch, `cars` random cars of each; every race comes once before any comes again."""
+def _batches(races: list[DrawnRace], recipe: Recipe, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Some cars of some races, endlessly; every race comes once before any comes again."""
     order: list[int] = []
     while True:
-        if len(order) < 2:
+        if len(order) < recipe.races_a_step:
             order = rng.permutation(len(races)).tolist()
-        chosen = [(races[order.pop()], rng.permutation(len(races[0].pictures))[:cars]) for _ in range(2)]
+        chosen = [(races[order.pop()], rng.permutation(recipe.cars)[: recipe.cars_a_step]) for _ in range(recipe.races_a_step)]
         yield (
             torch.cat([race.pictures[index] for race, index in chosen]),
             torch.cat([race.targets[index] for race, index in chosen]),
@@ -300,10 +339,12 @@ def measure(network: nn.Module, head: nn.Linear, races: list[DrawnRace]) -> dict
         errors.append((read - read.mean(axis=0)) - (true - true.mean(axis=0)))
         ranks.append([_rank_correlation(read[:, k], true[:, k]) for k in range(len(STATISTICS))])
     rmse = np.sqrt(np.mean(np.square(np.concatenate(errors)), axis=0))
-    rank = np.nanmean(np.array(ranks), axis=0)
-    return {f"{name}_rmse_px": round(float(rmse[k]), 4) for k, name in enumerate(STATISTICS)} | {
-        f"{name}_rank": round(float(rank[k]), 4) for k, name in enumerate(STATISTICS) if np.isfinite(rank[k])
-    }
+    metrics = {f"{name}_rmse_px": round(float(rmse[k]), 4) for k, name in enumerate(STATISTICS)}
+    for name, of_races in zip(STATISTICS, np.array(ranks).T, strict=True):
+        known = of_races[np.isfinite(of_races)]
+        if len(known):
+            metrics[f"{name}_rank"] = round(float(known.mean()), 4)
+    return metrics
 
 
 def _rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
@@ -323,7 +364,8 @@ def _calibrate(network: nn.Module, images: Tensor, transform: str) -> None:
         norm.momentum = None  # a plain average over the batches
     network.train()
     for start in range(0, len(images), 20):
-        pooled(network, transforms.encode_input(images[start : start + 20], transform))
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
+            pooled(network, transforms.encode_input(images[start : start + 20], transform))
     for norm in norms:
         norm.momentum = 0.1
     network.eval()

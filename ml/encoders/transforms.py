@@ -1,7 +1,7 @@
 """From a picture of any size to the input of the ResNet: 224x224, never cropped, then one of two named encodings.
 
 `imagenet-v1` is torchvision's normalisation. `trace-v1` is for encoders that were taught on our own traces: it separates the ink
-of the curve from the ink of the mean line by their colours and multiplies by the height in the picture, because average pooling
+of the curve from the ink of the mean line by their colours and multiplies by the place in the picture, because average pooling
 forgets where something was, and where the ink is is all that a trace says.
 """
 
@@ -59,10 +59,14 @@ _UNMIX = torch.linalg.inv(torch.tensor([_CURVE, _MEAN, _GREY], dtype=torch.float
 
 
 def _separate_inks(images: Tensor) -> Tensor:
-    """Channels: curve ink, curve ink times height, mean-line ink times height; height runs from 2 (top) to 0 (bottom)."""
+    """Channels: curve ink times place along the race, curve ink times height, mean-line ink times height.
+
+    The place along runs from 0.5 (left edge) to 1.5, so that ink anywhere counts; height from 2 (top) to 0 (bottom).
+    """
     ink = 1.0 - images.float() / 255.0
     amounts = torch.einsum("kc,bchw->bkhw", _UNMIX.to(ink.device), ink)
-    rows = images.shape[-2]
+    rows, columns = images.shape[-2:]
     height = (2.0 - 2.0 * (torch.arange(rows, device=ink.device, dtype=torch.float32) + 0.5) / rows).view(1, 1, rows, 1)
+    along = (0.5 + (torch.arange(columns, device=ink.device, dtype=torch.float32) + 0.5) / columns).view(1, 1, 1, columns)
     curve, mean = amounts[:, 0:1], amounts[:, 1:2]
-    return torch.cat([curve, curve * height, mean * height], dim=1) * 2.0
+    return torch.cat([curve * along, curve * height, mean * height], dim=1) * 2.0

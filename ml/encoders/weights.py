@@ -10,6 +10,7 @@ import pickle
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from ml.errors import EncoderWeightsError
 PROBE_S = 2.0
 _STALLED_S = 20.0
 _KINDS = ("auto", "imagenet", "trace", "random")
+
+Progress = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,13 @@ class LoadedWeights:
 
 
 def resolve_weights(
-    setting: str, *, weights_dir: Path, seed: int, calibration_images: Tensor | None = None, threads: int | None = None
+    setting: str,
+    *,
+    weights_dir: Path,
+    seed: int,
+    calibration_images: Tensor | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> LoadedWeights:
     """The weights that `setting` asks for, kept in `weights_dir`.
 
@@ -68,6 +77,7 @@ def resolve_weights(
         seed: of `trace` and `random`.
         calibration_images: (N, 3, H, W) uint8 pictures for the BatchNorm statistics of `random`; default simulated traces.
         threads: CPU threads for teaching; default torch's.
+        progress: called with ("teach", steps done, steps) while an encoder is taught.
     Raises:
         EncoderWeightsError: ImageNet weights were asked for and cannot be had, or a file does not hold a ResNet-18.
         MissingInputError: the file is not there.
@@ -78,14 +88,14 @@ def resolve_weights(
             found = _imagenet(patience_s=PROBE_S)
         except EncoderWeightsError as error:
             logger.info("encoder_auto chosen=trace because=%s", error)
-            taught = resolve_weights("trace", weights_dir=weights_dir, seed=seed, threads=threads)
+            taught = _trace(weights_dir, seed, threads, progress)
             return replace(taught, note=f"{taught.note} Chosen by `auto`: ImageNet weights cannot be had here.")
         logger.info("encoder_auto chosen=imagenet")
         return _kept(replace(found, note=f"{found.note} Chosen by `auto`."), weights_dir)
     if setting == "imagenet":
         return _kept(_imagenet(patience_s=_STALLED_S), weights_dir)
     if setting == "trace":
-        return _trace(weights_dir, seed, threads)
+        return _trace(weights_dir, seed, threads, progress)
     if setting == "random":
         return _kept(_random(seed, calibration_images), weights_dir)
     return _kept(_from_file(Path(setting).expanduser()), weights_dir)
@@ -138,7 +148,7 @@ def _kept(weights: LoadedWeights, weights_dir: Path) -> LoadedWeights:
     return replace(weights, file=path) if path.exists() else store_weights(weights, path)
 
 
-def _trace(weights_dir: Path, seed: int, threads: int | None) -> LoadedWeights:
+def _trace(weights_dir: Path, seed: int, threads: int | None, progress: Progress | None) -> LoadedWeights:
     """Trace-taught weights of this recipe and seed: those in `weights_dir`, else taught now and put there."""
     from ml.encoders import pretrain  # matplotlib comes with it; nothing else here needs it
 
@@ -149,7 +159,7 @@ def _trace(weights_dir: Path, seed: int, threads: int | None) -> LoadedWeights:
     with filelock.FileLock(weights_dir / ".teaching.lock"):
         if not (path.exists() and path.with_suffix(".json").exists()):
             logger.info("encoder_teaching recipe=%s seed=%d", recipe[:16], seed)
-            taught = pretrain.teach(seed=seed, threads=threads)
+            taught = pretrain.teach(seed=seed, threads=threads, progress=progress)
             note = f"ResNet-18 taught on {taught.drawings} simulated traces, no real race (recipe {recipe[:16]}, seed {seed})."
             weights = LoadedWeights("trace", taught.state_dict, state_sha256(taught.state_dict), note, transforms.TRACE)
             store_weights(weights, path)

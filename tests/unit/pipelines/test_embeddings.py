@@ -11,6 +11,7 @@ from PIL import Image
 from feature_repo.errors import DamagedFileError, MissingInputError
 from feature_repo.files import sha256_bytes
 from feature_repo.settings import Settings
+from ml.encoders import pretrain
 from ml.encoders.torchvision_ops import torchvision_models
 from ml.encoders.vision import EncoderIdentity, VisionEncoder
 from ml.encoders.weights import LoadedWeights
@@ -23,6 +24,7 @@ from pipelines.embeddings import (
     embeddings_status,
     encoder_identity,
     encoder_weights_file,
+    pretrain_encoder,
 )
 
 IDENTITY = EncoderIdentity("random", "a" * 64, "imagenet-v1")
@@ -215,3 +217,21 @@ def test_unreadable_bytes_with_the_recorded_hash_are_damage_too(home):
 def test_loaded_weights_compare_by_hash():
     one = LoadedWeights("file", {"a": torch.zeros(2)}, "x", "", "imagenet-v1")
     assert one == LoadedWeights("file", {"a": torch.ones(2)}, "x", "", "imagenet-v1")
+
+
+def test_an_encoder_is_taught_once(settings, monkeypatch):
+    tiny = pretrain.Recipe(
+        races=1, cars=4, coarse_steps=1, fine_steps=1, settled_steps=1, races_a_step=1, cars_a_step=3, held_out_races=1
+    )
+    monkeypatch.setattr(pretrain, "DEFAULT", tiny)
+    real = pretrain.teach
+    monkeypatch.setattr(pretrain, "teach", lambda **arguments: real(recipe=tiny, **arguments))
+    told = []
+    first = pretrain_encoder(settings, progress=lambda *step: told.append(step))
+    again = pretrain_encoder(settings)
+    assert (first.new, again.new) == (True, False)
+    assert told[-1] == ("teach", 3, 3)
+    assert first.identity == again.identity
+    assert first.identity.kind == "trace"
+    assert first.metrics["mean_rmse_px"] > 0
+    assert first.file.exists()

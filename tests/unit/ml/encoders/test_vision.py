@@ -199,11 +199,11 @@ def test_trace_transform_separates_the_inks_of_the_renderer():
     image[0, :, 50] = torch.tensor(palette.TRACE, dtype=torch.uint8)[:, None]
     image[0, :, 150] = torch.tensor(palette.MEAN, dtype=torch.uint8)[:, None]
     image[0, :, 200] = 222  # grey grid
-    curve, curve_height, mean_height = transforms.encode_input(image, transforms.TRACE)[0, :, :, 100]
-    height = 2.0 - 2.0 * (torch.arange(224) + 0.5) / 224
+    curve_along, curve_height, mean_height = transforms.encode_input(image, transforms.TRACE)[0, :, :, 100]
+    height, along = 2.0 - 2.0 * (torch.arange(224) + 0.5) / 224, 0.5 + 100.5 / 224
     expected = torch.zeros(3, 224)
-    expected[0, 50], expected[1, 50], expected[2, 150] = 2.0, 2.0 * height[50], 2.0 * height[150]
-    torch.testing.assert_close(torch.stack([curve, curve_height, mean_height]), expected, atol=2e-5, rtol=0)
+    expected[0, 50], expected[1, 50], expected[2, 150] = 2.0 * along, 2.0 * height[50], 2.0 * height[150]
+    torch.testing.assert_close(torch.stack([curve_along, curve_height, mean_height]), expected, atol=2e-5, rtol=0)
 
 
 def test_unknown_transform_is_refused(pictures):

@@ -40,7 +40,7 @@ class Teacher:
     state: dict
     calls: int = 0
 
-    def __call__(self, *, seed, threads=None):
+    def __call__(self, *, seed, threads=None, progress=None):
         self.calls += 1
         return pretrain.Taught(self.state, {"mean_rank": 0.5}, 8, 0.1)
 
