@@ -69,8 +69,9 @@ class FusionConfig(BaseModel):
         default=True,
         description="listwise: the official order among cars that were not classified counts; False: only that they are last.",
     )
-    calibrate_temperature: bool = Field(
-        default=False, description="Fit one temperature on the validation races after training (cross_entropy and listwise)."
+    model_retirements: bool = Field(
+        False,
+        description="listwise: mix the order with where retired cars end up; share and scale fitted on the validation races.",
     )
 
     # optimiser
@@ -99,6 +100,8 @@ class FusionConfig(BaseModel):
             raise ValueError(f"label_smoothing_places is for loss cross_entropy, got loss {self.loss}")
         if not self.rank_retired and self.loss != "listwise":
             raise ValueError(f"rank_retired: false is for loss listwise, got loss {self.loss}")
+        if self.model_retirements and self.loss != "listwise":
+            raise ValueError(f"model_retirements is for loss listwise, got loss {self.loss}")
         if any(width < 1 for width in (*self.tabular_hidden, *self.fusion_hidden)):
             raise ValueError(
                 f"tabular_hidden, fusion_hidden: got {self.tabular_hidden}, {self.fusion_hidden}, expected widths >= 1"

@@ -17,10 +17,11 @@ from scipy.optimize import minimize
 from feature_repo.errors import DamagedFileError
 from feature_repo.files import read_json, sha256_file, write_json
 from ml.config import FusionConfig, load_config, parse_config
-from ml.ensemble_members import BoostedTrees, Logistic, Member, Placing, Prepared, RandomForest, fit_placing, sharpen
+from ml.ensemble_members import BoostedTrees, Logistic, Member, Prepared, RandomForest
 from ml.errors import NotFittedError
 from ml.fusion_model import FusionPredictor
 from ml.metrics import log_loss, ranked_probability_score
+from ml.placing import sharpen
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, Rows
 
@@ -99,7 +100,6 @@ class EnsemblePredictor:
         self._net = (
             FusionPredictor(config.model_copy(update={"seed": config.seed + seed}), name=NET) if config is not None else None
         )
-        self._net_placing: Placing | None = None
         self._preprocessor: TabularPreprocessor | None = None
 
     def fit(self, train: Rows, validation: Rows) -> None:
@@ -110,7 +110,6 @@ class EnsemblePredictor:
             member.fit(prepared, held_out)
         if self._net is not None:
             self._net.fit(train, validation)
-            self._net_placing = fit_placing(self._net.outputs(validation)[:, 0], prepared, held_out)
         said = self.member_probabilities(validation)
         shares = mixture_weights(list(said.values()), validation.position)
         self.weights = {name: float(share) for name, share in zip(said, shares, strict=True)}
@@ -133,8 +132,8 @@ class EnsemblePredictor:
         """
         prepared = self._prepare(rows)
         said = {member.name: member.predict_proba(prepared) for member in self._members}
-        if self._net is not None and self._net_placing is not None:
-            said[NET] = self._net_placing(self._net.outputs(rows)[:, 0], prepared.race)
+        if self._net is not None:
+            said[NET] = self._net.predict_proba(rows)
         return said
 
     def _prepare(self, rows: Rows) -> Prepared:
@@ -166,9 +165,8 @@ class EnsemblePredictor:
         folder.mkdir(parents=True, exist_ok=True)
         for member in self._members:
             member.save(folder)
-        if self._net is not None and self._net_placing is not None:
+        if self._net is not None:
             self._net.save(folder / NET)
-            np.savez(folder / f"{NET}.npz", **vars(self._net_placing))
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MODEL_JSON)
         write_json(
             folder / MODEL_JSON,
@@ -206,6 +204,4 @@ class EnsemblePredictor:
             member.load(folder)
         if NET in ensemble.weights:
             ensemble._net = FusionPredictor.load(folder / NET)
-            with np.load(folder / f"{NET}.npz", allow_pickle=False) as arrays:
-                ensemble._net_placing = Placing(float(arrays["scale"]), float(arrays["tail_share"]), arrays["tail"])
         return ensemble

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from ml.metrics import log_loss
-from ml.plackett_luce import race_probabilities
+from ml.placing import Placing, consistent, fit_placing
 from ml.rows import N_POSITIONS
 
 logger = logging.getLogger(__name__)
@@ -63,78 +63,6 @@ class Member(Protocol):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         ...
-
-
-def consistent(probabilities: FloatArray, race: IntArray, *, sweeps: int = 12) -> FloatArray:
-    """(N, 20) made consistent within each race: n cars share the places 1..n, each place taken once.
-
-    Rows and columns are scaled in turn (Sinkhorn); rows sum to 1 exactly at the end, columns within about 1e-2 of 1.
-
-    Args:
-        probabilities: (N, 20), not negative.
-        race: (N,).
-        sweeps: of scaling.
-    """
-    _, code, size = np.unique(race, return_inverse=True, return_counts=True)
-    place = np.zeros(len(race), dtype=np.int64)  # of the row within its block
-    order = np.argsort(code, kind="stable")
-    place[order] = np.arange(len(race)) - np.repeat(np.cumsum(size) - size, size)
-    inside = np.arange(N_POSITIONS)[None, :] < size[:, None]
-    blocks = np.zeros((len(size), N_POSITIONS, N_POSITIONS))
-    blocks[code, place] = np.where(inside[code], probabilities + 1e-9, 0.0)
-    for _ in range(sweeps):
-        blocks /= np.maximum(blocks.sum(axis=1, keepdims=True), 1e-300)
-        blocks /= np.maximum(blocks.sum(axis=2, keepdims=True), 1e-300)
-    return blocks[code, place]
-
-
-def sharpen(probabilities: FloatArray, race: IntArray, power: float) -> FloatArray:
-    """(N, 20) probabilities to the `power`, made consistent within each race again; 1 changes nothing but that."""
-    raised = (probabilities + 1e-12) ** power
-    return consistent(raised / raised.sum(axis=1, keepdims=True), race)
-
-
-@dataclass(frozen=True)
-class Placing:
-    """How a strength per car becomes place probabilities: a Plackett-Luce order, mixed with where retired cars end up.
-
-    Retirements are what a single strength cannot say: a car that stops ends at the back however strong it was.
-
-    Attributes:
-        scale: factor on the strengths; higher is surer.
-        tail_share: weight of the retired cars' places, before the race is made consistent (which gives part of it back).
-        tail: (20,) where cars that were not classified finished in the training part.
-    """
-
-    scale: float
-    tail_share: float
-    tail: FloatArray
-
-    def __call__(self, strength: FloatArray, race: IntArray) -> FloatArray:
-        """(N, 20) probabilities from (N,) strengths (higher = ahead), consistent within each race."""
-        mixed = (1 - self.tail_share) * race_probabilities(self.scale * strength, race) + self.tail_share * self.tail
-        return consistent(mixed, race)
-
-
-def fit_placing(strength: FloatArray, train: Prepared, validation: Prepared) -> Placing:
-    """Scale and tail share with the least log loss on the validation races, on a grid; the tail from the training part.
-
-    Args:
-        strength: (N,) of the validation rows.
-        train: for where retired cars end up.
-        validation: for the labels.
-    """
-    tail = np.bincount(train.position[~train.finished] - 1, minlength=N_POSITIONS) + 0.5
-    tail = tail / tail.sum()
-    spread = float(strength.std()) or 1.0
-    best, best_loss = Placing(1.0, 0.1, tail), np.inf
-    for scale in np.geomspace(0.5, 8.0, 9) / spread:
-        order = race_probabilities(scale * strength, validation.race)
-        for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-            mixed = consistent((1 - share) * order + share * tail, validation.race)
-            if (loss := log_loss(mixed, validation.position)) < best_loss:
-                best, best_loss = Placing(float(scale), share, tail), loss
-    return best
 
 
 def _useful_threads(rows: Prepared, threads: int) -> int:
@@ -196,7 +124,12 @@ class BoostedTrees:
                     callbacks=[lgb.early_stopping(self.patience, verbose=False)],
                 )
             )
-        self.placing = fit_placing(self._strength(validation.matrix), train, validation)
+        self.placing = fit_placing(
+            self._strength(validation.matrix),
+            race=validation.race,
+            position=validation.position,
+            retired_position=train.position[~train.finished],
+        )
 
     def predict_proba(self, rows: Prepared) -> FloatArray:
         """(N, 20) probabilities of the order of the mean predictions."""

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from scipy.optimize import minimize_scalar
 from scipy.special import ndtr, softmax
 from torch import Tensor
 
@@ -24,7 +22,8 @@ from ml.config import FusionConfig, parse_config
 from ml.datasets import TrainingSet, rows_hash
 from ml.errors import ModelContractError, NotFittedError
 from ml.fusion import MultiModalFusionModel
-from ml.losses import MEAN_POSITION, SPREAD_POSITION, cross_entropy, plackett_luce
+from ml.losses import MEAN_POSITION, SPREAD_POSITION
+from ml.placing import Placing, fit_placing
 from ml.plackett_luce import race_probabilities
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, Rows
@@ -52,7 +51,6 @@ class FusionPredictor:
 
     Attributes:
         results: one per net, how its training went.
-        temperature: divides the averaged outputs (cross_entropy, listwise); 1 unless calibrated.
         sigma: spread of the place around the prediction on the validation part (mse), in places.
     """
 
@@ -70,12 +68,12 @@ class FusionPredictor:
         self.name = name or config.name
         self.encoder_identity = encoder_identity if config.use_pictures else ""
         self.results: tuple[TrainingResult, ...] = ()
-        self.temperature = 1.0
         self.sigma = SPREAD_POSITION
         self.provenance: Provenance | None = None
         self._checkpoint_dir = checkpoint_dir
         self._resume = resume
         self._device = torch.device(device)
+        self._placing: Placing | None = None
         self._preprocessor: TabularPreprocessor | None = None
         self._models: list[MultiModalFusionModel] = []
 
@@ -118,16 +116,15 @@ class FusionPredictor:
             results.append(trainer.train(resume=self._resume))
             models.append(model)
         self._preprocessor, self._models, self.results = preprocessor, models, tuple(results)
-        self._calibrate(validation)
+        self._calibrate(validation, retired_position=train.position[~train.finished])
         logger.info(
-            "fusion_fitted model=%s rows=%d validation=%d pictures=%.3f epochs=%s validation_loss=%s temperature=%.3f",
+            "fusion_fitted model=%s rows=%d validation=%d pictures=%.3f epochs=%s validation_loss=%s",
             self.name,
             len(train),
             len(validation),
             float(train.has_picture.mean()) if self.config.use_pictures else 0.0,
             [result.best_epoch for result in results],
             [round(result.best_validation_loss, 4) for result in results],
-            self.temperature,
         )
 
     def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
@@ -141,9 +138,11 @@ class FusionPredictor:
         """
         output = self.outputs(rows)
         if self.config.loss == "cross_entropy":
-            return np.asarray(softmax(output / self.temperature, axis=1), dtype=np.float64)
+            return np.asarray(softmax(output, axis=1), dtype=np.float64)
+        if self._placing is not None:
+            return self._placing(output[:, 0], rows.race_code)
         if self.config.loss == "listwise":
-            return race_probabilities(output[:, 0] / self.temperature, rows.race_code)
+            return race_probabilities(output[:, 0], rows.race_code)
         return _discretised_normal(MEAN_POSITION + SPREAD_POSITION * output[:, 0], self.sigma)
 
     def outputs(self, rows: Rows) -> NDArray[np.float64]:
@@ -185,8 +184,8 @@ class FusionPredictor:
                 "format": FORMAT,
                 "kind": "fusion",
                 "name": self.name,
-                "temperature": self.temperature,
                 "sigma": self.sigma,
+                "placing": None if self._placing is None else self._placing.to_dict(),
                 "provenance": asdict(self.provenance),
                 "results": [asdict(result) for result in self.results],
                 "weights_sha256": sha256_bytes(weights),
@@ -214,29 +213,23 @@ class FusionPredictor:
         config = parse_config(stored["config"], origin=MODEL_JSON)
         predictor = cls(config, name=described["name"], encoder_identity=stored["encoder_identity"], device=device)
         predictor.provenance = Provenance(**{**stored, "feature_order": tuple(stored["feature_order"])})
-        predictor.temperature, predictor.sigma = float(described["temperature"]), float(described["sigma"])
+        predictor.sigma = float(described["sigma"])
+        predictor._placing = None if described["placing"] is None else Placing.from_dict(described["placing"])
         predictor._preprocessor = TabularPreprocessor.from_dict(stored["preprocessing"])
         predictor._models = _load_nets(weights, config, predictor._preprocessor.width, torch.device(device))
         return predictor
 
-    def _calibrate(self, validation: Rows) -> None:
-        output = torch.from_numpy(self.outputs(validation))
-        position = torch.from_numpy(validation.position.copy())
+    def _calibrate(self, validation: Rows, *, retired_position: NDArray[np.int64]) -> None:
         if self.config.loss == "mse":
-            places = MEAN_POSITION + SPREAD_POSITION * output[:, 0].numpy()
+            places = MEAN_POSITION + SPREAD_POSITION * self.outputs(validation)[:, 0]
             self.sigma = max(float(np.sqrt(np.mean((places - validation.position) ** 2))), 0.1)
-        elif self.config.calibrate_temperature:
-            finished = torch.from_numpy(validation.finished.copy())
-            race = torch.from_numpy(validation.race_code.copy())
-
-            def loss_at(log_temperature: float) -> float:
-                scaled = output / math.exp(log_temperature)
-                if self.config.loss == "cross_entropy":
-                    return float(cross_entropy(scaled, position))
-                return float(plackett_luce(scaled[:, 0], position, finished, race, rank_retired=self.config.rank_retired))
-
-            found = minimize_scalar(loss_at, bounds=(math.log(0.2), math.log(5.0)), method="bounded")
-            self.temperature = math.exp(float(found.x))
+        elif self.config.model_retirements:
+            self._placing = fit_placing(
+                self.outputs(validation)[:, 0],
+                race=validation.race_code,
+                position=validation.position,
+                retired_position=retired_position,
+            )
 
     def _member_dir(self, member: int) -> Path | None:
         if self._checkpoint_dir is None:

@@ -12,9 +12,10 @@ from feature_repo.errors import DamagedFileError, MissingInputError
 from ml.baselines import AssignsPositions, EnsemblePredictor, GridOrder, OrderAtMoment, rank_within_race
 from ml.config import parse_config
 from ml.ensemble import mixture_weights
-from ml.ensemble_members import Logistic, Prepared, consistent, fit_placing, sharpen
+from ml.ensemble_members import Logistic, Prepared
 from ml.errors import ModelContractError, NotFittedError
 from ml.metrics import check_probabilities, log_loss
+from ml.placing import consistent, sharpen
 from ml.rows import Rows
 
 SMALL_NET = {
@@ -173,42 +174,6 @@ def test_mixture_weights_find_the_true_member() -> None:
 def test_members_that_say_the_same_share_equally() -> None:
     said = np.random.default_rng(2).dirichlet(np.full(20, 0.5), size=50)
     np.testing.assert_allclose(mixture_weights([said] * 3, np.arange(50) % 20 + 1), 1 / 3, atol=1e-6)
-
-
-def test_consistent_gives_each_place_once() -> None:
-    rng = np.random.default_rng(3)
-    race = np.repeat([0, 1], [20, 18])
-    result = consistent(rng.dirichlet(np.ones(20), size=38), race)
-    np.testing.assert_allclose(result.sum(axis=1), 1.0)
-    np.testing.assert_allclose(result[:20].sum(axis=0), 1.0, atol=0.02)
-    assert (result[20:, 18:] == 0).all()
-
-
-def test_sharpening_makes_the_likeliest_likelier_and_keeps_rows_whole() -> None:
-    race = np.zeros(20, dtype=np.int64)
-    before = consistent(np.random.default_rng(7).dirichlet(np.ones(20), size=20), race)
-    after = sharpen(before, race, 2.0)
-    np.testing.assert_allclose(after.sum(axis=1), 1.0)
-    assert after.max(axis=1).mean() > before.max(axis=1).mean() + 0.05
-    np.testing.assert_allclose(sharpen(before, race, 1.0), before, atol=2e-3)
-
-
-def test_placing_finds_the_scale_and_the_retirements() -> None:
-    """Orders drawn from known strengths, a fifth of the cars thrown to the back: both are found."""
-    rng = np.random.default_rng(4)
-    race = np.repeat(np.arange(16), 20)
-    strength = rng.normal(size=320)
-    retired = rng.random(320) < 0.2
-    score = 2.0 * strength + rng.gumbel(size=320) - 100.0 * retired
-    position = np.concatenate([np.argsort(np.argsort(-score[race == code])) + 1 for code in range(16)])
-    rows = Prepared(np.zeros((320, 1), dtype=np.float32), race, position, ~retired)
-    placing = fit_placing(strength, rows, rows)
-    assert 1.0 < placing.scale < 4.0
-    assert placing.tail_share >= 0.2
-    assert placing.tail[15:].sum() > 0.8
-    order_only = replace(placing, tail_share=0.0)
-    assert log_loss(placing(strength, race), position) < log_loss(order_only(strength, race), position) - 0.02
-    assert log_loss(placing(strength, race), position) < np.log(20) - 0.1
 
 
 def test_logistic_is_sklearns_per_threshold() -> None:

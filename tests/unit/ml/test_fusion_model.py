@@ -17,7 +17,7 @@ SMALL = FusionConfig(
     name="small", tabular_hidden=(16,), tabular_dim=16, fusion_hidden=(16,), epochs=8, learning_rate=3e-3, n_seeds=2
 )
 CONFIGS = {
-    "cross_entropy": SMALL.model_copy(update={"calibrate_temperature": True}),
+    "cross_entropy": SMALL,
     "mse": SMALL.model_copy(update={"loss": "mse"}),
     "listwise": SMALL.model_copy(
         update={
@@ -27,7 +27,7 @@ CONFIGS = {
             "embedding_pca": 8,
             "embedding_scaling": "common",
             "races_per_batch": 3,
-            "calibrate_temperature": True,
+            "model_retirements": True,
         }
     ),
     "tabular": SMALL.model_copy(update={"loss": "listwise", "use_pictures": False, "race_relative_tabular": True}),
