@@ -1,8 +1,8 @@
 """The frozen picture encoder: any picture in, 512 numbers out, never changed by training.
 
 It is torchvision's ResNet-18 without its last layer. Which weights it holds and how pictures are put into it is its identity,
-which travels with every embedding, checkpoint and report. On a processor with bfloat16 arithmetic the network runs in bfloat16
-with BatchNorm folded into the convolutions; docs/encoder.md has what that costs in precision and gains in speed.
+which travels with every embedding, checkpoint and report. BatchNorm is folded into the convolutions, and on a processor with
+bfloat16 arithmetic trace-taught weights run in it; docs/encoder.md has what that costs in precision and gains in speed.
 """
 
 import os
@@ -62,7 +62,7 @@ class VisionEncoder(nn.Module):
 
         Args:
             weights: from `resolve_weights` or `load_weights_file`.
-            precision: `bf16`, `fp32`, or `auto`: bf16 where the device has it.
+            precision: `bf16`, `fp32`, or `auto`: bf16 for trace-taught weights where the device has it.
         Raises:
             ModelContractError: the weights are not those of a ResNet-18.
         """
@@ -128,6 +128,8 @@ class VisionEncoder(nn.Module):
         """The arithmetic that `forward` uses on the device the encoder is on."""
         if self._precision != "auto":
             return torch.bfloat16 if self._precision == "bf16" else torch.float32
+        if self.identity.transform != transforms.TRACE:
+            return torch.float32  # only trace-taught features were found to keep their differences in bfloat16
         device = next(self.network.parameters()).device
         has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
         return torch.bfloat16 if has_bf16 else torch.float32

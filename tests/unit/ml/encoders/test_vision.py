@@ -11,7 +11,7 @@ from torch import nn
 from feature_repo.errors import DamagedFileError, MissingInputError
 from ml.encoders import transforms
 from ml.encoders.pictures import read_picture
-from ml.encoders.resnet import build_network, fold_batchnorm, pooled
+from ml.encoders.resnet import build_network, cpu_has_bf16, fold_batchnorm, pooled
 from ml.encoders.vision import EncoderIdentity, VisionEncoder
 from ml.encoders.weights import LoadedWeights, state_sha256, store_weights
 from ml.errors import DamagedPictureError, ModelContractError
@@ -209,3 +209,10 @@ def test_trace_transform_separates_the_inks_of_the_renderer():
 def test_unknown_transform_is_refused(pictures):
     with pytest.raises(ValueError, match="imagenet-v1"):
         transforms.encode_input(pictures, "other")
+
+
+def test_bfloat16_is_for_trace_taught_weights_only(weights):
+    plain = LoadedWeights("imagenet", weights.state_dict, weights.sha256, "", transforms.IMAGENET)
+    assert VisionEncoder(plain).runs_in == torch.float32
+    assert VisionEncoder(weights).runs_in == (torch.bfloat16 if cpu_has_bf16() else torch.float32)
+    assert VisionEncoder(plain, precision="bf16").runs_in == torch.bfloat16
