@@ -16,19 +16,17 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError
-from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, entity_frame, load_entrants, load_moments, resolve_moment, unknown
+from feature_repo.spine import Moment, entity_frame, load_moments, resolve_moment
 from feature_repo.store import get_service, historical, open_store, views_of
 from ml.assignment import assign_positions
 from ml.rows import EMBEDDING_DIM, N_POSITIONS
-from ml.served_model import ServedModel, decode_pictures, tabular_array
-from ml.traces.axes import race_axes
-from ml.traces.batch import picture_title
-from ml.traces.laps import LapTrace, lap_trace
+from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
+from serving.live_pictures import KEEP, Drawing, PictureEmbeddings, drawings
 from serving.lookup import GridLookup, lookup_grid
+from serving.races import driver_names, race_of
 
 MODEL_NAME = "finish_position"
 TRACE_SERVICE = "speed_trace_v1"
@@ -111,14 +109,31 @@ class Prediction:
 
 
 class Predictor:
-    """One store and one model, opened once and asked many times."""
+    """One store and one model, opened once and asked many times.
 
-    def __init__(self, settings: Settings, store: FeatureStore, served: ServedModel, model: ModelInUse) -> None:
+    Args:
+        settings: which home.
+        store: its open Feast store.
+        served: the loaded model.
+        model: said with every answer.
+        keep_pictures: how many pictures' embeddings are kept; 0 draws and embeds every picture every time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: FeatureStore,
+        served: ServedModel,
+        model: ModelInUse,
+        *,
+        keep_pictures: int = KEEP,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.served = served
         self.model = model
         self._renderer = TraceRenderer()
+        self._embeddings = PictureEmbeddings(self._renderer, keep=keep_pictures)
         views = views_of(store, get_service(store, served.feature_service))
         self._race_views = {view.name for view, _ in views if "race_id" in view.join_keys}
 
@@ -179,10 +194,7 @@ class Predictor:
             RaceOverError: the store already knows what came after the race.
             MissingInputError: nothing about the race was materialized.
         """
-        entrants = load_entrants(self.settings)
-        drivers = sorted(entrants.loc[entrants["race_id"] == race_id, "driver_id"])
-        if not drivers:
-            raise unknown("race_id", validate_race_id(race_id), entrants["race_id"].unique())
+        drivers = list(driver_names(self.settings, race_id))
         grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.feature_service)
         traces = None
         if self.served.uses_pictures:
@@ -213,28 +225,15 @@ class Predictor:
             race_id: the race.
             traces: `driver_id` and the features of `speed_trace_v1`, the cars of the race at one moment.
         """
-        of_race = load_moments(self.settings)
-        race = of_race[of_race["race_id"] == race_id].iloc[0]
-        entrants = load_entrants(self.settings)
-        names = entrants[entrants["race_id"] == race_id].set_index("driver_id")["driver_name"]
-        drawn: dict[str, LapTrace] = {}
-        for row in traces.itertuples():
-            if row.lap_numbers is not None and len(np.atleast_1d(row.lap_numbers)) > 0 and not _is_null(row.lap_numbers):
-                drawn[row.driver_id] = lap_trace(row.lap_numbers, row.lap_speeds_kph, where=f"{race_id} {row.driver_id}")
-        if not drawn:
-            return [None] * len(traces)
-        axes = race_axes(drawn, int(race["scheduled_laps"]))
         return [
-            self._renderer.render(
-                drawn[driver_id].lap_numbers,
-                drawn[driver_id].speeds_kph,
-                axes,
-                title=picture_title(race_id, race["name"], names[driver_id], is_simulated=bool(race["is_simulated"])),
-            )
-            if driver_id in drawn
-            else None
-            for driver_id in traces["driver_id"]
+            None
+            if drawing is None
+            else self._renderer.render(drawing.trace.lap_numbers, drawing.trace.speeds_kph, drawing.axes, title=drawing.title)
+            for drawing in self._drawings(race_id, traces)
         ]
+
+    def _drawings(self, race_id: str, traces: pd.DataFrame) -> list[Drawing | None]:
+        return drawings(race_id, race_of(self.settings, race_id), driver_names(self.settings, race_id), traces)
 
     def _answer(
         self, race_id: str, features: pd.DataFrame, traces: pd.DataFrame | None, moment: dict[str, Any], source: str
@@ -244,17 +243,14 @@ class Predictor:
         embedding = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32)
         has_picture = np.zeros(len(drivers), dtype=bool)
         if traces is not None:
-            pictures = self.pictures(race_id, traces)
-            has_picture = np.array([png is not None for png in pictures])
-            if has_picture.any():
-                embedding[has_picture] = self.served.encoder().embed_arrays(decode_pictures([png for png in pictures if png]))
+            embedding, has_picture = self._embeddings.embed(self._drawings(race_id, traces), self.served.encoder())
         probabilities = self.served.predict_embedded(tabular, embedding, has_picture)
         places = assign_positions(probabilities, np.zeros(len(drivers), dtype=np.int64))
+        unknown = np.isnan(tabular)
         missing = {
             "features": {
-                spec.name: [drivers[row] for row in np.flatnonzero(np.isnan(tabular[:, column]))]
-                for column, spec in enumerate(self.served.specs)
-                if np.isnan(tabular[:, column]).any()
+                self.served.specs[column].name: [drivers[row] for row in np.flatnonzero(unknown[:, column])]
+                for column in np.flatnonzero(unknown.any(axis=0))
             },
             "pictures": [driver for driver, has in zip(drivers, has_picture, strict=True) if not has]
             if self.served.uses_pictures
@@ -281,7 +277,3 @@ def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) 
         p_points=float(probabilities[:10].sum()),
         probabilities=[float(value) for value in probabilities],
     )
-
-
-def _is_null(value: Any) -> bool:
-    return bool(np.ndim(value) == 0 and pd.isna(value))
