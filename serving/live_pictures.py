@@ -4,9 +4,10 @@ Equal laps, axes and title give equal pixels (see `ml.traces.renderer`), so they
 a prediction then costs no drawing and no network; when the leader starts a lap, only what changed is drawn.
 """
 
+import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from serving.races import Race
 
 KEEP = 4096  # pictures; an embedding and its key take 3 kB
 _Key = tuple[bytes, bytes, RaceAxes, str]
+_Car = tuple[str, str, tuple[Any, ...], tuple[Any, ...]]  # driver_id, name, lap numbers, speeds
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Drawing:
         return self.trace.lap_numbers.tobytes(), self.trace.speeds_kph.tobytes(), self.axes, self.title
 
 
-def drawings(race_id: str, race: Race, names: Any, traces: pd.DataFrame) -> list[Drawing | None]:
+def drawings(race_id: str, race: Race, names: Mapping[str, str], traces: pd.DataFrame) -> tuple[Drawing | None, ...]:
     """What each car's picture shows; None for a car without a lap.
 
     Args:
@@ -54,25 +56,26 @@ def drawings(race_id: str, race: Race, names: Any, traces: pd.DataFrame) -> list
         race: its name and distance.
         names: driver_id -> name.
         traces: `driver_id` and the features of `speed_trace_v1`: the cars of the race at one moment.
+    Raises:
+        InvalidLapDataError: a car's laps cannot be drawn.
     """
-    drawn: dict[str, LapTrace] = {
-        driver_id: lap_trace(laps, speeds, where=f"{race_id} {driver_id}")
-        for driver_id, laps, speeds in zip(traces["driver_id"], traces["lap_numbers"], traces["lap_speeds_kph"], strict=True)
-        if _has_laps(laps)
-    }
+    cars = zip(traces["driver_id"], traces["lap_numbers"], traces["lap_speeds_kph"], strict=True)
+    return _drawings(race_id, race, tuple((car, names[car], _as_tuple(laps), _as_tuple(speeds)) for car, laps, speeds in cars))
+
+
+@functools.lru_cache(maxsize=32)
+def _drawings(race_id: str, race: Race, cars: tuple[_Car, ...]) -> tuple[Drawing | None, ...]:
+    """Kept for some races: checking every lap and finding the axes take 1 ms a race."""
+    drawn = {car: lap_trace(laps, speeds, where=f"{race_id} {car}") for car, _, laps, speeds in cars if laps}
     if not drawn:
-        return [None] * len(traces)
+        return (None,) * len(cars)
     axes = race_axes(drawn, race.scheduled_laps)
-    return [
-        Drawing(
-            drawn[driver_id],
-            axes,
-            picture_title(race_id, race.name, names[driver_id], is_simulated=race.is_simulated),
-        )
-        if driver_id in drawn
+    return tuple(
+        Drawing(drawn[car], axes, picture_title(race_id, race.name, name, is_simulated=race.is_simulated))
+        if car in drawn
         else None
-        for driver_id in traces["driver_id"]
-    ]
+        for car, name, _, _ in cars
+    )
 
 
 class PictureEmbeddings:
@@ -133,6 +136,8 @@ class PictureEmbeddings:
                 self._kept.popitem(last=False)
 
 
-def _has_laps(laps: Any) -> bool:
-    """Feast gives a list, an array, None or NaN."""
-    return np.ndim(laps) == 1 and len(laps) > 0
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    """Laps of one car as Feast gives them: a list, an array, or None or NaN for none."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    return tuple(values) if isinstance(values, list) else ()

@@ -232,7 +232,7 @@ class Predictor:
             for drawing in self._drawings(race_id, traces)
         ]
 
-    def _drawings(self, race_id: str, traces: pd.DataFrame) -> list[Drawing | None]:
+    def _drawings(self, race_id: str, traces: pd.DataFrame) -> tuple[Drawing | None, ...]:
         return drawings(race_id, race_of(self.settings, race_id), driver_names(self.settings, race_id), traces)
 
     def _answer(
