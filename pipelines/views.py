@@ -21,11 +21,13 @@ def show_step(outcome: StepOutcome) -> None:
 
 
 def _ingest_line(report: Json) -> str:
+    mark = " SIMULATED" if report["is_simulated"] else ""
+    if report["skipped_up_to_date"]:
+        return f"seasons {report['seasons'][0]}-{report['seasons'][-1]} up to date{mark}"
     written = {name: account["rows_written"] for name, account in report["tables"].items()}
     quarantined = sum(account["rows_quarantined"] for account in report["tables"].values())
     counts = f"{written.get('races', 0):,} races, {written.get('entries', 0):,} entries, {written.get('laps', 0):,} laps"
-    marks = [" SIMULATED" if report["is_simulated"] else "", ", up to date" if report["skipped_up_to_date"] else ""]
-    return f"{counts}, {quarantined} rows quarantined{marks[1]}{marks[0]}"
+    return f"{counts}, {quarantined} rows quarantined{mark}"
 
 
 def _show_ingest(report: Json) -> None:
@@ -128,11 +130,7 @@ def _show_evaluate(report: Json) -> None:
     for name, gains in report["comparisons"].items():
         for metric, gain in gains.items():
             if gain is not None:
-                out.print(
-                    f"{name} {metric}: {gain['estimate']:+.1%} ({gain['confidence']:.0%} interval {gain['low']:+.1%} ... "
-                    f"{gain['high']:+.1%})",
-                    highlight=False,
-                )
+                out.print(f"{name} {metric}: {_gain(gain)}", highlight=False)
     if "decision" in report:
         _show_decision(report["decision"])
 
@@ -142,9 +140,8 @@ def _show_decision(decision: Json) -> None:
     gain = decision["relative_gain"]
     numbers = "gain cannot be computed"
     if gain is not None:
-        low, high = decision["gain_low"], decision["gain_high"]
-        interval = f" (95 % interval {low:+.1%} ... {high:+.1%})" if low is not None and high is not None else ""
-        numbers = f"relative gain in exact accuracy {gain:+.1%}{interval}"
+        shown = _gain({"estimate": gain, "low": decision["gain_low"], "high": decision["gain_high"], "confidence": 0.95})
+        numbers = f"relative gain in exact accuracy {shown}"
     out.print(f"gate: {verdict}: {numbers}", style="bold", highlight=False)
     for check in decision["checks"]:
         out.print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['message']}", highlight=False)
@@ -218,6 +215,14 @@ def _show_lines(line: Callable[[Json], str]) -> Callable[[Json], None]:
 def _show_pretrained(report: Json) -> None:
     for name, value in report.items():
         out.print(f"{name}: {value}", highlight=False)
+
+
+def _gain(gain: Json) -> str:
+    """A relative gain with its interval; null is what is not finite: no estimate at all, or an end without limit."""
+    if gain["estimate"] is None:
+        return "cannot be computed"
+    low, high = ("no limit" if gain[end] is None else f"{gain[end]:+.1%}" for end in ("low", "high"))
+    return f"{gain['estimate']:+.1%} ({gain['confidence']:.0%} interval {low} ... {high})"
 
 
 def _number(value: float | None) -> str:
