@@ -34,6 +34,9 @@ def configure_logging(*, verbose: bool) -> None:
         logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)
     for chatty in ("mlflow", "alembic", "feast", "torch", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Warnings of libraries about their own code are for us, not for who runs a command; --verbose shows them.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def progress_bar(title: str) -> Iterator[Report]:
 def emit(value: dict[str, Any], *, as_json: bool, show: Callable[[], None]) -> None:
     """Print `value` as one JSON object on stdout, or call `show` to print it for a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, allow_nan=False, default=_json_value) + "\n")
+        sys.stdout.write(json.dumps(value, allow_nan=False, default=json_value) + "\n")
     else:
         show()
 
@@ -78,8 +81,8 @@ def _shown(cell: Any) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def _json_value(value: Any) -> Any:
-    """Times in ISO 8601, numpy scalars as numbers; anything else as text."""
+def json_value(value: Any) -> Any:
+    """What JSON has no form for: times in ISO 8601, numpy scalars as numbers; anything else as text."""
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return value.item() if hasattr(value, "item") else str(value)

@@ -5,6 +5,7 @@
 Every step reads what the one before wrote and can be run alone. A run that was killed is run again: it does what is left.
 """
 
+import json
 import resource
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from feature_repo.console import Report
+from feature_repo.console import Report, json_value
 from feature_repo.settings import Settings
 from pipelines.ingest.base import Source
 from pipelines.ingest.run import ingest
@@ -114,5 +115,5 @@ def as_json(report: Any) -> dict[str, Any]:
     if hasattr(report, "to_json"):
         return dict(report.to_json())
     if is_dataclass(report) and not isinstance(report, type):
-        return asdict(report)
+        return dict(json.loads(json.dumps(asdict(report), default=json_value)))
     raise TypeError(f"report: got {type(report).__name__}, expected a dataclass")
