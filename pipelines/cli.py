@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 os.environ.setdefault("TZ", "UTC")  # Feast's SQLite store keeps times as local ones
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import typer
 
