@@ -44,7 +44,7 @@ fmt: venv ## format and sort imports
 	$(BIN)/ruff format .
 
 bench: venv ## speed as ratios against a reference measured in the same run
-	$(BIN)/python -m tests.benchmarks.run
+	@$(BIN)/python tests/benchmarks/run.py
 
 clean: ## remove the environment and the default home
 	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis
