@@ -1,10 +1,11 @@
 """A warm prediction for a race under way, Feast lookup included, against the same answer without anything kept between calls.
 
-A home is made for it: simulated seasons, every step up to training with an encoder of seeded random weights (how good the models
-are plays no part here), and an online store that ends at half distance of the newest race, so that this race is live. The
-reference reads the home's files, draws every picture, writes it as PNG, reads it back and embeds it for every answer. Both
-sides take turns. Seconds are medians of processor seconds of one thread, so that waiting for a busy machine does not count;
-`detail` has the wall time. `equal`: the same probabilities, also after the race has gone on by a lap, which changes the pictures.
+A home is made for it: simulated seasons, every step up to training with an encoder of seeded random weights in the input encoding
+and arithmetic of a taught one (how good the models are plays no part here), and an online store that ends at half distance of the
+newest race, so that this race is live. The reference reads the home's files, draws every picture, writes it as PNG, reads it back
+and embeds it for every answer. Both sides take turns. Seconds are medians of processor seconds of one thread, so that waiting for
+a busy machine does not count; `detail` has the wall time. `equal`: the same probabilities, also after the race has gone on by a
+lap, which changes the pictures.
 """
 
 import tempfile
@@ -22,6 +23,8 @@ from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_entrants, load_moments, resolve_moment
 from feature_repo.store import open_store
 from ml.assignment import assign_positions
+from ml.encoders import pretrain, transforms
+from ml.encoders.weights import LoadedWeights, state_sha256, store_weights
 from ml.rows import EMBEDDING_DIM
 from ml.served_model import ServedModel, decode_pictures, tabular_array
 from ml.traces.axes import race_axes
@@ -44,9 +47,17 @@ SAME = 1e-9  # largest difference of a probability
 def run(*, quick: bool = False) -> list[dict[str, Any]]:
     """Three rows: the tabular baseline, the fusion model with pictures embedded before, and with every picture new."""
     with tempfile.TemporaryDirectory() as folder, one_thread():
-        settings = Settings(home=Path(folder), encoder="random", threads=1, seed=7)
+        home = Path(folder)
+        settings = Settings(home=home, encoder=str(_weights_file(home / "random.safetensors")), threads=1, seed=7)
         race_id, lap = _make_home(settings, seasons=1 if quick else 2, races=2 if quick else 10)
         return _measure(settings, race_id, lap, repeats=1 if quick else 100)
+
+
+def _weights_file(path: Path) -> Path:
+    pictures = pretrain.draw_race(np.random.default_rng(7), cars=8).pictures
+    state = pretrain.random_state(7, pictures, transform=transforms.TRACE)
+    store_weights(LoadedWeights("file", state, state_sha256(state), "for a benchmark", transforms.TRACE), path)
+    return path
 
 
 def _make_home(settings: Settings, *, seasons: int, races: int) -> tuple[str, int]:
