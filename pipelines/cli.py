@@ -15,6 +15,9 @@ from typing import Annotated, Any
 
 os.environ.setdefault("TZ", "UTC")  # Feast's SQLite store keeps times as local ones
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+# Waiting threads sleep: on cores shared with other work, spinning ones make teaching several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import typer

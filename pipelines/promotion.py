@@ -210,7 +210,7 @@ def _register(settings: Settings, client: mlflow.MlflowClient, name: str, eviden
             "seed": settings.seed,
         },
         metrics={metric: value for metric, value in evidence.metrics.items() if np.isfinite(value)},
-        # The verdict's tags are set with the verdict; the recipe comes last, because it is what a re-run looks for.
+        # The verdict's tags are set with the verdict.
         tags={_ROLE: role, "pitwall.model": name, _RECIPE: recipe},
         reports=[settings.reports_dir / "evaluation.json", settings.reports_dir / "evaluation.png"],
     )

@@ -129,7 +129,7 @@ def log_version(
         outputs=Schema([TensorSpec(np.dtype("float64"), (-1, 20))]),
     )
     entry = Path(__file__).resolve().parent.parent / "ml" / "pyfunc_entry.py"
-    with mlflow.start_run(experiment_id=experiment_id(client), run_name=run_name):
+    with mlflow.start_run(experiment_id=experiment_id(client), run_name=run_name) as run:
         mlflow.log_params({name: str(value)[:500] for name, value in params.items()})
         mlflow.log_metrics(dict(metrics))
         mlflow.set_tags(dict(tags))
@@ -140,12 +140,13 @@ def log_version(
             python_model=str(entry),
             artifacts={"model_dir": str(model_dir)},
             signature=signature,
-            registered_model_name=MODEL_NAME,
             pip_requirements=["pitwall"],
         )
-    version = str(logged.registered_model_version)
-    for name, value in tags.items():
-        client.set_model_version_tag(MODEL_NAME, version, name, value)
+    # One call with all tags: a version is either there with its recipe or not there.
+    created = client.create_model_version(
+        MODEL_NAME, source=logged.model_uri, run_id=run.info.run_id, tags=dict(tags), model_id=logged.model_id
+    )
+    version = str(created.version)
     logger.info("model_version_logged version=%s run=%s", version, run_name)
     return version
 
