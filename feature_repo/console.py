@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer import BadParameter
+
+from feature_repo.visibility import as_utc
 
 Report = Callable[[str, int, int], None]
 """Progress of a step: what is being done, how many are done, how many there are."""
@@ -37,6 +41,18 @@ def configure_logging(*, verbose: bool) -> None:
     # Warnings of libraries about their own code are for us, not for who runs a command; --verbose shows them.
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+
+
+def instant(text: str) -> pd.Timestamp:
+    """A time given on the command line, as UTC.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    try:
+        return as_utc(text)
+    except ValueError as error:
+        raise BadParameter(f"got {text!r}, expected a UTC instant such as 2024-05-26T14:00:00Z") from error
 
 
 @contextmanager

@@ -20,9 +20,10 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+import pandas as pd
 import typer
 
-from feature_repo.console import Report, configure_logging, emit, err, out, progress_bar
+from feature_repo.console import Report, configure_logging, emit, err, instant, out, progress_bar
 from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings
 from pipelines import views
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Instant = pd.Timestamp | None
 Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")]
 SourceName = Annotated[str, typer.Option("--source", help="files or simulator.")]
@@ -92,12 +94,18 @@ def apply(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def materialize(
-    since: Annotated[str | None, typer.Option("--since", help="Only rows from this UTC instant on.")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Only rows up to this UTC instant.")] = None,
+    since: Annotated[
+        pd.Timestamp | None, typer.Option("--since", parser=instant, help="Only rows from this UTC instant on.")
+    ] = None,
+    until: Annotated[
+        pd.Timestamp | None, typer.Option("--until", parser=instant, help="Only rows up to this UTC instant.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the online store up to date; an older row never replaces a newer one."""
+    if since is not None and until is not None and since > until:
+        raise typer.BadParameter(f"--since {since.isoformat()} is after --until {until.isoformat()}")
     from pipelines.flows import as_json as to_json
     from pipelines.materialize import materialize as step
 

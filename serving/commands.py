@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
-from feature_repo.console import emit, out, table
+from feature_repo.console import emit, instant, out, table
 from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_entrants
@@ -20,7 +21,8 @@ def lookup(
     driver: Annotated[str, typer.Option("--driver", help="driver_id such as max_verstappen.")],
     service: Annotated[str, typer.Option("--service", help="Feature service.")] = "finish_position_v1",
     as_of: Annotated[
-        str | None, typer.Option("--as-of", help="A past UTC instant such as 2024-05-26T14:00:00Z: what was known then.")
+        pd.Timestamp | None,
+        typer.Option("--as-of", parser=instant, help="A past UTC instant such as 2024-05-26T14:00:00Z: what was known then."),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,

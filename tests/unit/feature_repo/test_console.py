@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer import BadParameter
 
 from feature_repo import console
 
@@ -81,6 +82,14 @@ def test_progress_is_silent_where_stderr_is_no_terminal(capsys: pytest.CaptureFi
         report("", 0, 0)
     said = capsys.readouterr()
     assert (said.out, said.err.strip()) == ("", "")
+
+
+def test_a_time_on_the_command_line_is_utc_or_bad_usage() -> None:
+    assert console.instant("2024-05-26 15:00+02:00") == pd.Timestamp("2024-05-26T13:00:00Z")
+    assert console.instant("2024-05-26") == pd.Timestamp("2024-05-26T00:00:00Z")
+    for text in ("soon", "", "2024-13-01", "99999-01-01"):
+        with pytest.raises(BadParameter, match="expected a UTC instant such as"):
+            console.instant(text)
 
 
 @pytest.mark.parametrize("verbose", [False, True])
