@@ -8,11 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from feature_repo.console import Report
 from feature_repo.settings import Settings
 from pipelines import flows
 from pipelines.errors import NotTrainedError
 from pipelines.flows import STEPS, as_json, run_all, run_step
 from pipelines.ingest.base import IngestReport
+
+_NO_SOURCE: Any = None  # the ingest of these tests reads none
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,25 @@ def test_something_else_is_not_a_report(report: object) -> None:
 
 def test_every_step_runs_once_in_order_and_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(
-        flows, "ingest", lambda *_args, **_kwargs: ran.append("ingest") or IngestReport("simulator", True, [2024])
-    )
-    monkeypatch.setattr(flows, "run_step", lambda step, _settings, tell: ran.append(step) or {"step": step, "told": tell(step)})
     told: list[str] = []
     bars: list[str] = []
+
+    def ingested(*_args: object, **_options: object) -> IngestReport:
+        ran.append("ingest")
+        return IngestReport("simulator", True, [2024])
+
+    def done(step: str, _settings: Settings, tell: Report) -> dict[str, Any]:
+        ran.append(step)
+        tell(step, 1, 1)
+        return {"step": step}
+
+    monkeypatch.setattr(flows, "ingest", ingested)
+    monkeypatch.setattr(flows, "run_step", done)
     outcomes = run_all(
         settings,
-        source=None,  # type: ignore[arg-type] - the ingest above reads none
-        seasons=[2024],
-        progress=lambda step: lambda *_: bars.append(step),  # type: ignore[misc]
+        _NO_SOURCE,
+        [2024],
+        progress=lambda step: lambda _what, _done, _total: bars.append(step),
         on_step=lambda outcome: told.append(outcome.step),
     )
     assert tuple(ran) == tuple(told) == STEPS
@@ -78,7 +89,7 @@ def test_a_step_that_fails_stops_the_run(settings: Settings, monkeypatch: pytest
 
     monkeypatch.setattr(flows, "run_step", step)
     with pytest.raises(NotTrainedError):
-        run_all(settings, source=None, seasons=[2024])  # type: ignore[arg-type]
+        run_all(settings, _NO_SOURCE, [2024])
     assert ran == ["features", "apply", "materialize", "traces"]
 
 
