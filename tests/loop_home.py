@@ -1,0 +1,193 @@
+"""A home in which the whole loop has run once on a few simulated races, and how two homes are compared."""
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+
+from feature_repo.files import read_json
+from feature_repo.settings import Settings
+from feature_repo.store import apply, online_path, open_store
+from ml.served_model import ServedModel
+from pipelines.candidates import CANDIDATE
+from pipelines.ingest.simulator import SimulatorSource
+from pipelines.registry import MODEL_NAME, champion_history
+from serving.predictor import ModelInUse, Predictor
+
+MLFLOW_WARNS = "ignore:::mlflow"
+"""Filter for tests that call MLflow: what it says about its own code is not ours to mend."""
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    importlib.import_module("mlflow.pyfunc")  # warns while it is loaded
+
+SEASONS, RACES, SEED = 3, 4, 7
+RUN = ("run", "--source", "simulator", "--seasons", str(SEASONS), "--races", str(RACES), "--seed", str(SEED))
+"""The command line of the loop below."""
+
+_NOT_COPIED = shutil.ignore_patterns("*.db*", "*.lock", "mlartifacts", "checkpoints", "models", "weights")
+_DATABASES = {".db", ".db-wal", ".db-shm", ".db-journal", ".lock"}
+
+
+def loop_settings(home: Path) -> Settings:
+    """Settings of the loop: an untrained encoder, so that none has to be taught, and one thread, so that results repeat."""
+    return Settings(home=home, encoder="random", threads=1, seed=SEED, moment="fraction:0.5")
+
+
+def loop_environment(home: Path) -> dict[str, str]:
+    """The environment of a `pitwall` process with `loop_settings`; nothing of the developer's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PITWALL_")}
+    chosen = {"PITWALL_HOME": str(home), "PITWALL_ENCODER": "random", "PITWALL_THREADS": "1", "PITWALL_SEED": str(SEED)}
+    return {**kept, **chosen, "OMP_NUM_THREADS": "1", "TZ": "UTC"}
+
+
+def loop_source() -> SimulatorSource:
+    """The races of the loop."""
+    return SimulatorSource(seasons=SEASONS, races=RACES, seed=SEED)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The home after one run of every step.
+
+    Attributes:
+        settings: of the home; tests that share it change nothing in it.
+        steps: in order, `step`, `seconds`, `peak_mib`, `report` of each.
+        seconds: wall time of all steps.
+    """
+
+    settings: Settings
+    steps: list[dict[str, Any]]
+    seconds: float
+
+    def report(self, step: str) -> dict[str, Any]:
+        """What a step reported."""
+        return next(outcome["report"] for outcome in self.steps if outcome["step"] == step)
+
+
+def tree(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
+    """Path below `folder` -> hash of the content, without databases and locks.
+
+    Args:
+        folder: whose files.
+        besides: top-level names left out.
+    """
+    left_out = set(besides)
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(_canonical(path)).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix not in _DATABASES
+        and path.name != ".lock"
+        and path.relative_to(folder).parts[0] not in left_out
+    }
+
+
+def online_rows(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the online store by table, sorted: key, feature, value, times."""
+    with sqlite3.connect(f"file:{online_path(settings)}?mode=ro", uri=True) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        columns = "entity_key, feature_name, value, event_ts, created_ts"
+        return {
+            name: sorted(connection.execute(f'SELECT {columns} FROM "{name}"').fetchall())
+            for name in names
+            if name.startswith("pitwall_") and _has_column(connection, name, "feature_name")
+        }
+
+
+def registry_state(settings: Settings) -> dict[str, Any]:
+    """Versions with role, model and verdict, aliases, and the champion's history, without ids and times."""
+    client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+    versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    tags = ("pitwall.model", "pitwall.role", "pitwall.recipe", "gate.verdict", "gate.inputs_sha256")
+    return {
+        "versions": sorted([str(version.version), *[version.tags.get(tag) for tag in tags]] for version in versions),
+        "aliases": {name: str(version) for name, version in client.get_registered_model(MODEL_NAME).aliases.items()},
+        "history": [(move.version, move.previous, move.reason) for move in champion_history(client)],
+    }
+
+
+def content(settings: Settings) -> dict[str, Any]:
+    """What a home holds, as far as two homes that did the same work must agree on it.
+
+    Left out are the descriptions of models, which hold how long an epoch took and the hash of the encoder's file (its header has
+    no fixed order), and the recipes made of them: every array of a model and its answers are compared themselves.
+    """
+    home, registry = settings.home, registry_state(settings)
+    models = {name: digest for name, digest in tree(settings.models_dir).items() if not name.endswith("model.json")}
+    registry["versions"] = [
+        [version, model, role, verdict, inputs] for version, model, role, _, verdict, inputs in registry["versions"]
+    ]
+    evaluation = read_json(settings.reports_dir / "evaluation.json")
+    return {
+        **{name: tree(home / name) for name in ("lake", "features", "multimodal", "embeddings", "weights")},
+        "models": models,
+        "evidence": read_json(settings.reports_dir / "evidence.json"),
+        "evaluation": {key: value for key, value in evaluation.items() if key != "seconds"},
+        "online": online_rows(settings),
+        "registry": registry,
+    }
+
+
+def copy_of(loop: Loop, home: Path) -> Settings:
+    """A copy of the home that can be changed: applied anew, because a Feast registry knows the folder it reads.
+
+    Trained models stay where they are; versions in the copied registry still point there.
+    """
+    shutil.copytree(loop.settings.home, home, ignore=_NOT_COPIED)
+    for name in ("mlflow.db", "online_store.db"):  # by SQLite itself: another test may be reading
+        with sqlite3.connect(loop.settings.home / name) as one, sqlite3.connect(home / name) as two:
+            one.backup(two)
+    settings = loop_settings(home)
+    apply(settings)
+    return settings
+
+
+def candidate_predictor(settings: Settings, *, model: Path | None = None) -> Predictor:
+    """A predictor with the trained candidate, which looks at pictures, whatever the gate said of it.
+
+    Args:
+        settings: the home whose features are asked.
+        model: another home's model folder.
+    """
+    served = ServedModel(model or settings.models_dir / CANDIDATE)
+    encoder = None if served.identity is None else served.identity.to_json()
+    in_use = ModelInUse(served.name, "0", "candidate", served.feature_service, encoder, "")
+    return Predictor(settings, open_store(settings), served, in_use)
+
+
+def one_object(text: str) -> dict[str, Any]:
+    """The one JSON object that `text` is; anything before, after or beside it fails."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    value = json.loads(text, parse_constant=refuse)
+    assert isinstance(value, dict)
+    assert text.count("\n") == 1, "one object on one line"
+    return value
+
+
+def _canonical(path: Path) -> bytes:
+    """The bytes of a file; of a safetensors file with its header sorted, because the library writes it in any order."""
+    raw = path.read_bytes()
+    if path.suffix != ".safetensors":
+        return raw
+    end = 8 + int.from_bytes(raw[:8], "little")
+    return json.dumps(json.loads(raw[8:end]), sort_keys=True).encode() + raw[end:]
+
+
+def _has_column(connection: sqlite3.Connection, name: str, column: str) -> bool:
+    return any(row[1] == column for row in connection.execute(f'PRAGMA table_info("{name}")'))
+
+
+Pitwall = Callable[..., Any]
