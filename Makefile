@@ -22,9 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: venv ## simulate seasons, run the whole loop, print the verdict, a lookup and a prediction
-	@$(BIN)/pitwall run --source simulator --seasons 3 --races 12 --seed 7
-	@$(BIN)/pitwall lookup --race last --driver first
-	@$(BIN)/pitwall predict --race last
+	@$(BIN)/pitwall run --source simulator --seasons 5 --races 16 --seed 7
+	@$(BIN)/pitwall lookup --race latest --driver ines_dubois
+	@$(BIN)/pitwall predict --race latest
 
 test: venv ## all tests, with coverage
 	@rm -f .coverage .coverage.*

@@ -29,6 +29,7 @@ from serving.lookup import GridLookup, lookup_grid
 from serving.races import driver_names, race_of
 
 MODEL_NAME = "finish_position"
+CHAMPION, BASELINE = "champion", "baseline"
 TRACE_SERVICE = "speed_trace_v1"
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class Predictor:
             aliases = client.get_registered_model(MODEL_NAME).aliases
         except MlflowException:
             aliases = {}
-        role = next((alias for alias in ("champion", "baseline") if alias in aliases), None)
+        role = next((alias for alias in (CHAMPION, BASELINE) if alias in aliases), None)
         if role is None:
             raise NoModelError(f"{settings.mlflow_uri}: no registered model; run `pitwall train`, `evaluate` and `promote` first")
         version = str(aliases[role])
@@ -164,7 +165,7 @@ class Predictor:
             role=role,
             feature_service=served.feature_service,
             encoder=None if served.identity is None else served.identity.to_json(),
-            note="" if role == "champion" else "no model has passed the gate yet: this is the tabular baseline",
+            note="" if role == CHAMPION else "there is no champion (none promoted, or rolled back): this is the tabular baseline",
         )
         logger.info("model_loaded name=%s version=%s role=%s", model.name, version, role)
         return cls(settings, store, served, model)

@@ -7,15 +7,20 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from loop_home import MLFLOW_WARNS, Loop, candidate_predictor, copy_of, loop_environment, registry_state
 
-from feature_repo.errors import InvalidIdError, InvalidMomentError, UnknownEntityError
+from feature_repo.errors import InvalidIdError, InvalidMomentError, MissingInputError, UnknownEntityError
+from feature_repo.files import read_parquet, write_parquet
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, entity_frame
 from feature_repo.store import apply, historical
+from feature_repo.visibility import EVENT, visible
 from ml.served_model import decode_pictures, tabular_array
 from ml.traces.store import ImageArtifactStore
+from pipelines.candidates import CANDIDATE
+from pipelines.materialize import materialize
 from pipelines.registry import move_champion, open_registry, registry_lock
 from serving.errors import NoModelError, RaceOverError
 from serving.predictor import Prediction, Predictor
@@ -90,7 +95,7 @@ def test_without_a_champion_the_baseline_answers_and_says_so(baseline: Predictor
     said = baseline.predict(RACE)
     check_whole(said)
     assert (said.model.role, said.model.version, said.model.name) == ("baseline", "1", "ensemble")
-    assert said.model.note == "no model has passed the gate yet: this is the tabular baseline"
+    assert said.model.note == "there is no champion (none promoted, or rolled back): this is the tabular baseline"
     assert said.model.encoder is None
     assert said.missing["pictures"] == [], "a tabular model misses none"
 
@@ -170,6 +175,36 @@ def test_bad_questions_are_named(baseline: Predictor) -> None:
         baseline.predict_live("2024_09")
     with pytest.raises(InvalidIdError):
         baseline.predict_live("../../etc")
+
+
+@pytest.fixture(scope="module")
+def half_way(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home in which the race is half over: nothing later has been ingested or materialized yet."""
+    settings = copy_of(loop, tmp_path_factory.mktemp("live") / "home")
+    as_of = entity_frame(settings, HALF, [RACE])[EVENT].iloc[0]
+    for path in settings.features_dir.glob("*.parquet"):
+        if path.stem not in ("entrants", "moments"):
+            table = read_parquet(path)
+            write_parquet(path, table[visible(table, as_of)].reset_index(drop=True))
+    materialize(settings, rebuild=True)
+    return settings
+
+
+def test_a_live_answer_is_the_one_that_history_gives_for_that_moment(loop: Loop, half_way: Settings) -> None:
+    model = loop.settings.models_dir / CANDIDATE
+    live = candidate_predictor(half_way, model=model).predict_live(RACE)
+    then = candidate_predictor(loop.settings, model=model).predict(RACE, HALF)
+    check_whole(live)
+    assert (live.source, live.moment["asked"], live.moment["lap"]) == ("online", "live", None)
+    assert pd.Timestamp(live.moment["as_of"]) == pd.Timestamp(then.moment["as_of"]).floor("s")
+    assert live.missing == then.missing
+    assert live.drivers == then.drivers
+
+
+def test_nothing_is_said_live_about_a_race_that_has_not_begun(half_way: Settings, loop: Loop) -> None:
+    predictor = candidate_predictor(half_way, model=loop.settings.models_dir / CANDIDATE)
+    with pytest.raises(MissingInputError, match="nothing about this race is online"):
+        predictor.predict_live("2024_04")
 
 
 def test_a_live_answer_about_a_finished_race_is_refused(baseline: Predictor) -> None:
