@@ -141,7 +141,7 @@ def test_a_verdict_is_replayed(said: Any, pitwall: Pitwall, loop: Loop) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("evaluate",), ("promote",), ("promote", "--replay", "2"), ("features",), ("apply",), ("materialize",),
+    [("status",), ("promote",), ("promote", "--replay", "2"), ("features",), ("apply",), ("materialize",),
      ("train",),
      ("predict", "--race", RACE), ("predict", "--race", RACE, "--lap", "0"), ("lookup", "--race", RACE, "--driver", DRIVER)],
 )  # fmt: skip
@@ -270,10 +270,4 @@ def test_the_console_script_keeps_stdout_clean_and_knows_the_commands_of_serving
     assert run.returncode == 0, run.stderr
     assert one_object(run.stdout)["race_id"] == RACE
     assert run.stderr == "", "nothing to report"
-    failed = subprocess.run(
-        [script, "lookup", "--race", RACE, "--driver", "nobody"], capture_output=True, text=True, check=False, timeout=300,
-        env=environment, cwd=tmp_path,
-    )  # fmt: skip
-    assert (failed.returncode, failed.stdout) == (1, "")
-    assert failed.stderr.startswith("error: driver_id: got 'nobody'")
     assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,8 @@ def test_larger_pictures_of_any_shape_are_taken_and_other_arrays_refused(visual:
     served = ServedModel(visual)
     numbers, images, _ = read_question(visual / QUESTION)
     assert served.predict(numbers, images[:, :50, :70]).shape == (N_CARS, 20)
-    for wrong in (images[..., :1], images[:-1], images[0]):
+    wrongs: list[Any] = [images[..., :1], images[:-1], images[0]]
+    for wrong in wrongs:
         with pytest.raises(ModelContractError, match=r"image: got shape .*, expected \(20, height, width, 3\)"):
             served.predict(numbers, wrong)
 
@@ -157,7 +158,8 @@ def test_larger_pictures_of_any_shape_are_taken_and_other_arrays_refused(visual:
 def test_a_wrong_number_of_features_is_refused(tabular: tuple[Path, Any, Any, Any]) -> None:
     folder, _, specs, race = tabular
     array = tabular_array(race.features, specs)
-    for wrong in (array[:, :-1], array[0], np.hstack([array, array])):
+    wrongs: list[Any] = [array[:, :-1], array[0], np.hstack([array, array])]
+    for wrong in wrongs:
         with pytest.raises(ModelContractError, match=r"tabular: got shape .*, expected \(cars, "):
             ServedModel(folder).predict(wrong)
 
