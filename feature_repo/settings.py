@@ -27,9 +27,7 @@ class Settings(BaseSettings):
     seed: int = Field(default=7, ge=0, description="Seed of every random choice.")
     threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
-    registry_url: str | None = Field(
-        default=None, description="Feast SQL registry URL; default: SQLite in the home."
-    )
+    registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
 
     @field_validator("home")
     @classmethod

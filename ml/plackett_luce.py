@@ -46,16 +46,16 @@ def position_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     density = hazard * np.exp(-hazard)  # density of log T_i
     before = -np.expm1(-hazard)  # (T, n): P(T_j < t)
     after = np.exp(-hazard)
-    # count[t, i, m] = P(m of the cars other than i are before t), grown one car at a time
-    count = np.zeros((len(x), n, n))
-    count[:, :, 0] = 1.0
-    for j in range(n):
-        so_far = count[:, :, : j + 2]  # of j + 1 cars at most j + 1 are before
-        grown = so_far * after[:, j, None, None]
-        grown[:, :, 1:] += so_far[:, :, :-1] * before[:, j, None, None]
-        grown[:, j, :] = so_far[:, j, :]  # a car is not one of its own others
-        count[:, :, : j + 2] = grown
-    placed = np.einsum("ti,tim->im", density, count) * _STEP
+    # The number of others before t has the generating function prod over j != i of (after_j + before_j z). It is evaluated at
+    # the n-th roots of unity (half of them: it is real), as what comes before i times what comes after; the inverse Fourier
+    # transform of its integral over t gives the coefficients, which are the places.
+    roots = np.exp(-2j * np.pi * np.arange(n // 2 + 1) / n)
+    factors = after[:, :, None] + before[:, :, None] * roots  # (T, n, n // 2 + 1)
+    others = np.ones_like(factors)
+    np.cumprod(factors[:, :-1], axis=1, out=others[:, 1:])
+    others[:, :-1] *= np.cumprod(factors[:, :0:-1], axis=1)[:, ::-1]
+    placed = np.fft.irfft(np.einsum("ti,tik->ik", density, others), n, axis=1)
+    placed = np.maximum(placed, 0.0)  # rounding leaves -1e-17 where there is nothing
     placed /= placed.sum(axis=1, keepdims=True)
     result = np.empty_like(placed)
     result[order] = placed

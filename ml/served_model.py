@@ -6,6 +6,7 @@ encoder.safetensors the frozen encoder's weights (models that use pictures)
 question/           the cars of one race as they would be asked about, with the answer given when the model was trained
 """
 
+import functools
 import json
 import math
 import shutil
@@ -78,14 +79,20 @@ def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[Feature
 
 def tabular_array(features: pd.DataFrame, specs: Sequence[FeatureSpec]) -> NDArray[np.float32]:
     """(N, F) float32: numbers as they are, NaN for missing, categories as codes (a value never seen becomes NaN)."""
-    columns = []
-    for spec in specs:
-        if spec.categories is None:
-            columns.append(pd.to_numeric(features[spec.name], errors="raise").to_numpy(dtype=np.float64, na_value=np.nan))
-        else:
+    tabular = np.empty((len(features), len(specs)), dtype=np.float32)
+    dtypes = features.dtypes.to_dict()
+    plain = {
+        column: spec.name for column, spec in enumerate(specs) if spec.categories is None and dtypes[spec.name] == np.float64
+    }
+    tabular[:, list(plain)] = features[list(plain.values())].to_numpy()  # at once: most columns, most of the time
+    for column, spec in enumerate(specs):
+        if spec.categories is not None:
             codes = {value: float(code) for code, value in enumerate(spec.categories)}
-            columns.append(np.array([codes.get(value, math.nan) for value in features[spec.name]], dtype=np.float64))
-    return np.stack(columns, axis=1).astype(np.float32)
+            tabular[:, column] = [codes.get(value, math.nan) for value in features[spec.name]]
+        elif column not in plain:
+            numbers = pd.to_numeric(features[spec.name], errors="raise")
+            tabular[:, column] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return tabular
 
 
 def tabular_frame(tabular: NDArray[np.float32], specs: Sequence[FeatureSpec]) -> pd.DataFrame:
@@ -96,19 +103,18 @@ def tabular_frame(tabular: NDArray[np.float32], specs: Sequence[FeatureSpec]) ->
     """
     if tabular.ndim != 2 or tabular.shape[1] != len(specs):
         raise ModelContractError(f"tabular: got shape {tabular.shape}, expected (cars, {len(specs)}); see served_model.json")
-    columns: dict[str, Any] = {}
+    frame = pd.DataFrame(tabular.astype(np.float64), columns=[spec.name for spec in specs])
     for column, spec in enumerate(specs):
-        values = tabular[:, column].astype(np.float64)
         if spec.categories is None:
-            columns[spec.name] = values
             continue
+        values = tabular[:, column]
         known = ~np.isnan(values)
         if ((values[known] < 0) | (values[known] >= len(spec.categories)) | (values[known] % 1 != 0)).any():
             raise ModelContractError(f"tabular: {spec.name}: expected codes 0..{len(spec.categories) - 1} of {spec.categories}")
-        columns[spec.name] = np.array(
+        frame[spec.name] = np.array(
             [spec.categories[int(value)] if ok else None for value, ok in zip(values, known, strict=True)], dtype=object
         )
-    return pd.DataFrame(columns)
+    return frame
 
 
 class ServedModel:
@@ -190,16 +196,7 @@ class ServedModel:
         cars = len(tabular)
         nothing = np.zeros(cars)
         rows = Rows(
-            keys=pd.DataFrame(
-                {
-                    "race_id": ["2000_01"] * cars,
-                    "driver_id": [f"car_{i:02d}" for i in range(cars)],
-                    "season": 2000,
-                    "round": 1,
-                    "lap": 0,
-                    "event_timestamp": pd.Timestamp("2000-01-01", tz="UTC"),
-                }
-            ),
+            keys=_keys(cars),
             features=tabular_frame(tabular, self.specs),
             position=np.ones(cars, dtype=np.int64),
             finished=nothing.astype(bool),
@@ -209,6 +206,21 @@ class ServedModel:
             order=np.full(cars, np.nan),
         )
         return self._predictor.predict_proba(rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _keys(cars: int) -> pd.DataFrame:
+    """Keys of some race of `cars` cars; a model sees none of it but that it is one race."""
+    return pd.DataFrame(
+        {
+            "race_id": ["2000_01"] * cars,
+            "driver_id": [f"car_{i:02d}" for i in range(cars)],
+            "season": 2000,
+            "round": 1,
+            "lap": 0,
+            "event_timestamp": pd.Timestamp("2000-01-01", tz="UTC"),
+        }
+    )
 
 
 def is_served_model(folder: Path) -> bool:

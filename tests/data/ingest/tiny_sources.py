@@ -57,7 +57,12 @@ def tiny_frames(season: int = SEASON, *, id_offset: int = 0) -> Frames:
         }
     )
     constructors = pd.DataFrame(
-        {"constructorId": [id_offset + 1, id_offset + 2], "constructorRef": teams, "name": ["Team X", "Team Y"], "nationality": "Landish"}
+        {
+            "constructorId": [id_offset + 1, id_offset + 2],
+            "constructorRef": teams,
+            "name": ["Team X", "Team Y"],
+            "nationality": "Landish",
+        }
     )
     entries = [(r, n) for r in rounds for n in range(1, 5)]
     results = pd.DataFrame(
