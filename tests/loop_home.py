@@ -75,7 +75,7 @@ class Loop:
 
 
 def tree(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
-    """Path below `folder` -> hash of the content, without databases and locks.
+    """Path below `folder` -> hash of the content, without databases, locks and what MLflow notes beside a model when it loads it.
 
     Args:
         folder: whose files.
@@ -87,7 +87,7 @@ def tree(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.suffix not in _DATABASES
-        and path.name != ".lock"
+        and path.name not in (".lock", "registered_model_meta")
         and path.relative_to(folder).parts[0] not in left_out
     }
 
