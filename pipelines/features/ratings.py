@@ -78,7 +78,7 @@ def standings(teams: pd.DataFrame) -> pd.DataFrame:
         teams: from `team_facts`: `season, race, known, constructor_id, points, finish_best`.
     Returns:
         `known, constructor_id, standing` for the constructors of that season; equal points go to the better best finish, equal
-        both share the place.
+        both share the place. NaN for a constructor without any known points in it.
     """
     current: dict[int, pd.DataFrame] = {}
     season_of: dict[int, int] = {}
@@ -89,14 +89,14 @@ def standings(teams: pd.DataFrame) -> pd.DataFrame:
             season_of[int(race)] = int(rows["season"].iloc[0])
         latest = max(season_of.values())
         season = pd.concat([rows for race, rows in sorted(current.items()) if season_of[race] == latest])
-        total = (
-            season.groupby("constructor_id", sort=True).agg(points=("points", "sum"), best=("finish_best", "min")).reset_index()
-        )
+        by_team = season.groupby("constructor_id", sort=True)
+        total = by_team.agg(best=("finish_best", "min")).assign(points=by_team["points"].sum(min_count=1)).reset_index()
         rank = np.lexsort((total["best"].to_numpy(), -total["points"].to_numpy()))
         total = total.iloc[rank]
         is_new = np.concatenate(([True], (np.diff(total[["points", "best"]].to_numpy(), axis=0) != 0).any(axis=1)))
-        place = np.maximum.accumulate(np.where(is_new, np.arange(1, len(total) + 1), 0))
-        tables.append(total[["constructor_id"]].assign(**{KNOWN: known, "standing": place.astype(np.float64)}))
+        place = np.maximum.accumulate(np.where(is_new, np.arange(1, len(total) + 1), 0)).astype(np.float64)
+        place[total["points"].isna()] = np.nan  # they sort last, so that no place of the others depends on them
+        tables.append(total[["constructor_id"]].assign(**{KNOWN: known, "standing": place}))
     columns = {"constructor_id": "object", KNOWN: "int64", "standing": "float64"}
     return (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))).astype(columns)
 

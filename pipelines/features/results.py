@@ -125,20 +125,21 @@ def team_facts(starters: pd.DataFrame, pit_stops: pd.DataFrame) -> pd.DataFrame:
     """One row per publication and constructor, from `starter_facts`.
 
     Returns:
-        `race_id, season, race, known, constructor_id` and, as float64: `points` (both cars), `finish` (mean), `finish_best`,
-        `n_retired`, `n_cars`, `qualifying_gap_pct` (the better car's), `pit_lane_time_s` (median of the race's stops).
+        `race_id, season, race, known, constructor_id` and, as float64: `points` (of the cars whose points are known, NaN if
+        none are), `finish` (mean), `finish_best`, `n_retired`, `n_cars`, `qualifying_gap_pct` (the better car's),
+        `pit_lane_time_s` (median of the race's stops).
     """
     team = [*_PUBLICATION, "season", "race", "constructor_id"]
+    by_team = starters.groupby(team, sort=True)
     facts = (
-        starters.groupby(team, sort=True)
-        .agg(
-            points=("points", "sum"),
+        by_team.agg(
             finish=("finish", "mean"),
             finish_best=("finish", "min"),
             n_retired=("is_retired", "sum"),
             n_cars=("driver_id", "size"),
             qualifying_gap_pct=("qualifying_gap_pct", "min"),
         )
+        .assign(points=by_team["points"].sum(min_count=1))  # unknown points are not 0 points
         .reset_index()
     )
     moments = starters[_PUBLICATION].drop_duplicates()

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.ingest.courses import COURSE
-from pipelines.ingest.fallbacks import constructor_of
-from pipelines.ingest.reading import FILE
+from pipelines.ingest.fallbacks import completed_by_timing, constructor_of, is_undercut, points_by_position
 from pipelines.ingest.sieve import Rule, Sieve, is_bad_ref, is_null, outside
 
 RACE_KEY = ["season", "round"]
@@ -93,17 +92,17 @@ def with_times(calendar: pd.DataFrame, times: list[pd.DataFrame]) -> pd.DataFram
 def known_results(
     results: pd.DataFrame, races: pd.DataFrame, teams: pd.DataFrame | None, raw_laps: pd.DataFrame, sieve: Sieve
 ) -> pd.DataFrame:
-    """Results of races in the calendar, with teams and laps filled where the source has none.
+    """Results of races in the calendar, with teams, laps, classification and points filled where the source has none.
 
     Args:
         results: one season's rows with `RESULT_CONTENT`.
         races: the season's calendar.
         teams: `round, code, Team` as the timing feed names teams.
-        raw_laps: `round, code, lap`, for the number of laps.
-        sieve: where rows of unknown races go.
+        raw_laps: `round, code, lap, lap_time_s, sector3_s`, for the laps completed.
+        sieve: where rows of unknown races go, and the note of derived points.
     """
     filled = results.reset_index(drop=True)
-    teamless = filled["constructor_id"].isna() & filled[FILE].str.startswith("fastf1_undercut/")  # results without teams
+    teamless = filled["constructor_id"].isna() & is_undercut(filled)
     if teamless.any() and teams is not None:
         named = filled[["round", "code"]].merge(teams, how="left", on=["round", "code"])["Team"]
         # a driver without laps has the team of his other races
@@ -111,10 +110,16 @@ def known_results(
         refs = named.fillna(usual).map(constructor_of, na_action="ignore")
         filled["constructor_id"] = filled["constructor_id"].mask(teamless, refs)
     if filled["laps_completed"].isna().any():
-        done = raw_laps.groupby(["round", "code"])["lap"].max().rename("done").reset_index()
-        filled["laps_completed"] = filled["laps_completed"].fillna(
-            filled[["round", "code"]].merge(done, how="left", on=["round", "code"])["done"].fillna(0)
-        )
+        filled = completed_by_timing(filled, raw_laps)
+    if filled["points"].isna().any():
+        points = points_by_position(filled)
+        derived = int((filled["points"].isna() & points.notna()).sum())
+        if derived:
+            sieve.report.note(
+                f"points of {derived} entries of {filled['season'].iloc[0]:.0f} are derived from the finishing position "
+                "(25-18-15-12-10-8-6-4-2-1): none for the fastest lap or sprints, full points for a race cut short"
+            )
+        filled["points"] = points
     return sieve.check(
         "entries",
         filled,

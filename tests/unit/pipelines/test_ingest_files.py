@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from data.ingest.tiny_sources import CODES, LAPS, ROUNDS, SEASON, Frames, tiny_frames, tiny_laps, write_sources
+from data.ingest.tiny_sources import CODES, LAPS, REFS, ROUNDS, SEASON, Frames, tiny_frames, tiny_laps, write_sources
 
 from feature_repo.settings import Settings
 from pipelines.errors import SeasonsError, SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fallbacks import constructor_of
+from pipelines.ingest.fallbacks import completed_by_timing, constructor_of, points_by_position
 from pipelines.ingest.files import FilesSource
+from pipelines.ingest.reading import FILE
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES, conform
@@ -51,6 +52,64 @@ def store(settings: Settings, tmp_path: Path, *folders: Frames, seasons: Sequenc
     report = ingest(settings, FilesSource(_paths(tmp_path, folders)), seasons)
     assert all(account.unaccounted == 0 for account in report.tables.values())
     return Lake(settings.lake_dir), report
+
+
+def without_ergast(season: int, *, status_of_last: str = "Retired") -> Frames:
+    """A season as `tiny_frames`, with calendar and results of `fastf1_undercut` only."""
+    frames = {name: frame for name, frame in tiny_frames(season).items() if not name.startswith("ergast/")}
+    frames[f"fastf1_undercut/schedule_{season}.parquet"] = pd.DataFrame(
+        {
+            "Season": season,
+            "Round": [1, 2, 3],
+            "RaceName": "Race",
+            "CircuitId": ["ring_1", "ring_2", "ring_3"],
+            "Date": f"{season}-03-10",
+        }
+    )
+    entries = [(r, n) for r in range(1, ROUNDS + 1) for n in range(1, 5)]
+    frames[f"fastf1_undercut/results_{season}.parquet"] = pd.DataFrame(
+        {
+            "Season": season,
+            "Round": [r for r, _ in entries],
+            "Driver": [REFS[n - 1] for _, n in entries],
+            "Code": [CODES[n - 1] for _, n in entries],
+            "Position": [n for _, n in entries],
+            "Status": ["Finished", "+1 Lap", "Lapped", status_of_last] * ROUNDS,
+            "GridPosition": [n for _, n in entries],
+        }
+    )
+    frames[f"fastf1/laps_{season}.parquet"]["Team"] = "Red Bull Racing"
+    frames["f1db/races.csv"] = frames["f1db/races.csv"].assign(date=[f"{season}-0{r + 2}-10" for r in (1, 2, 3)], time="13:00")
+    return frames
+
+
+def _stops(frames: Frames, code: str, *, after_lap: int) -> None:
+    """Let a car stop on the lap after `after_lap` in every race; the timing closes that lap with a generated row."""
+    name = next(name for name in frames if name.startswith("fastf1/laps_"))
+    laps = frames[name]
+    laps = laps[(laps["Driver"] != code) | (laps["LapNumber"] <= after_lap + 1)].reset_index(drop=True)
+    last = (laps["Driver"] == code) & (laps["LapNumber"] == after_lap + 1)
+    laps.loc[last, ["LapTime", "Sector2Time", "Sector3Time"]] = pd.NaT
+    laps.loc[last, "FastF1Generated"] = True
+    frames[name] = laps
+
+
+def undercut_rows(codes: list[str], statuses: list[str]) -> pd.DataFrame:
+    """Results of one race as `read_undercut_results` leaves them, in official order."""
+    finished = [status == "Finished" for status in statuses]
+    return pd.DataFrame(
+        {
+            "season": 2031.0,
+            "round": 1.0,
+            "code": codes,
+            "position": [order if done else float("nan") for order, done in enumerate(finished, start=1)],
+            "position_text": [str(order) if done else "R" for order, done in enumerate(finished, start=1)],
+            "position_order": [float(order) for order in range(1, len(codes) + 1)],
+            "laps_completed": float("nan"),
+            "status": statuses,
+            FILE: "fastf1_undercut/results_2031.parquet",
+        }
+    )
 
 
 def test_a_season_becomes_canonical_tables(settings: Settings, tmp_path: Path) -> None:
@@ -210,38 +269,14 @@ class TestDegrading:
         assert (stop["lap"], stop["stint"], stop["pit_lane_time_s"]) == (6, 1, 21.0)
 
     def test_results_and_calendar_without_ergast(self, tmp_path: Path) -> None:
-        earlier, later = tiny_frames(2030), tiny_frames(2031)
-        entries = [(r, n) for r in range(1, ROUNDS + 1) for n in range(1, 5)]
-        later = {name: frame for name, frame in later.items() if not name.startswith("ergast/")}
-        later["fastf1_undercut/schedule_2031.parquet"] = pd.DataFrame(
-            {
-                "Season": 2031,
-                "Round": [1, 2, 3],
-                "RaceName": "Race",
-                "CircuitId": ["ring_1", "ring_2", "ring_3"],
-                "Date": "2031-03-10",
-            }
-        )
-        later["fastf1_undercut/results_2031.parquet"] = pd.DataFrame(
-            {
-                "Season": 2031,
-                "Round": [r for r, _ in entries],
-                "Driver": [["anna_a", "bert_b", "cleo_c", "dora_d"][n - 1] for _, n in entries],
-                "Code": [CODES[n - 1] for _, n in entries],
-                "Position": [n for _, n in entries],
-                "Status": ["Finished", "+1 Lap", "Lapped", "Retired"] * ROUNDS,
-                "GridPosition": [n for _, n in entries],
-            }
-        )
-        later["fastf1/laps_2031.parquet"]["Team"] = "Red Bull Racing"
-        later["f1db/races.csv"] = later["f1db/races.csv"].assign(date=[f"2031-0{r + 2}-10" for r in (1, 2, 3)], time="13:00")
-        lake, report = run(tmp_path, earlier, later, seasons=[2030, 2031])
+        later = without_ergast(2031)
+        _stops(later, "DDD", after_lap=5)
+        lake, report = run(tmp_path, tiny_frames(2030), later, seasons=[2030, 2031])
         entries_2031 = lake.read("entries", [2031])
         assert len(entries_2031) == ROUNDS * 4
         assert set(entries_2031["constructor_id"]) == {"red_bull"}
-        assert entries_2031["points"].isna().all()
         assert entries_2031["is_classified"].tolist()[:4] == [True, True, True, False]
-        assert entries_2031["laps_completed"].eq(LAPS).all()
+        assert entries_2031["laps_completed"].tolist()[:4] == [LAPS, LAPS, LAPS, 5]
         assert lake.read("drivers", [2031])["given_name"].tolist()[0] == "Anna"  # known from the other path
         assert lake.read("races", [2031]).iloc[0]["race_start"] == pd.Timestamp("2031-03-10T13:00Z")
         assert any("results of races of 2031" in note for note in report.notes)
@@ -297,6 +332,79 @@ class TestDegrading:
         assert races["qualifying_start"].isna().tolist() == [False, True, True]
         unknown = lake.read("qualifying").query("round == 2").iloc[0]
         assert unknown["event_timestamp"] == races.loc[1, "race_start"] - pd.Timedelta(hours=20)
+
+
+class TestWithoutErgast:
+    def test_points_follow_from_the_finishing_position_and_that_is_said(self, tmp_path: Path) -> None:
+        later = without_ergast(2031)
+        _stops(later, "DDD", after_lap=5)
+        lake, report = run(tmp_path, tiny_frames(2030), later, seasons=[2030, 2031])
+        assert lake.read("entries", [2031])["points"].tolist() == [25.0, 18.0, 15.0, 0.0] * ROUNDS
+        said = [note for note in report.notes if "points of" in note and "derived" in note]
+        assert len(said) == 1
+        assert said[0].startswith(f"points of {ROUNDS * 4} entries of 2031 are derived from the finishing position")
+
+    def test_points_of_other_times_stay_unknown(self) -> None:
+        places = pd.DataFrame({"season": [2009.0, 2010.0, 2010.0, 2010.0, 2010.0], "position": [1, 1, 10, 11, float("nan")]})
+        assert points_by_position(places.assign(points=float("nan"))).fillna(-1).tolist() == [-1, 25, 1, 0, 0]
+        assert points_by_position(places.assign(points=7.5)).tolist() == [7.5] * 5
+
+    @pytest.mark.parametrize(
+        ("status", "laps_done", "is_classified"),
+        [("Retired", 9, True), ("Withdrew", 9, True), ("Retired", 8, False), ("Disqualified", 10, False)],
+    )
+    def test_who_has_90_percent_of_the_winners_laps_is_classified(
+        self, tmp_path: Path, status: str, laps_done: int, is_classified: bool
+    ) -> None:
+        later = without_ergast(2031, status_of_last=status)
+        if laps_done < LAPS:
+            _stops(later, "DDD", after_lap=laps_done)
+        lake, _ = run(tmp_path, tiny_frames(2030), later, seasons=[2031])
+        last = lake.read("entries").iloc[3]
+        assert last["laps_completed"] == laps_done
+        assert bool(last["is_classified"]) is is_classified
+        assert bool(last["position"] == 4) is is_classified
+        assert last["points"] == (12.0 if is_classified else 0.0)
+
+    def test_90_percent_are_rounded_down_to_whole_laps(self) -> None:
+        laps = pd.DataFrame({"round": 1.0, "code": ["A"] * 58 + ["B"] * 52 + ["C"] * 51, "sector3_s": 30.0, "lap_time_s": 90.0})
+        laps["lap"] = laps.groupby("code").cumcount() + 1.0
+        rows = completed_by_timing(undercut_rows(["A", "B", "C"], ["Finished", "Retired", "Retired"]), laps)
+        assert rows["position"].notna().tolist() == [True, True, False]  # 90 % of 58 laps are 52.2
+        assert rows["position_text"].tolist() == ["1", "2", "R"]
+
+    def test_a_lap_without_an_end_is_not_completed_but_of_a_finisher(self) -> None:
+        laps = pd.DataFrame(
+            {"round": 1.0, "code": ["A", "A", "B", "B"], "lap": [1.0, 2.0] * 2, "sector3_s": [30.0, None] * 2, "lap_time_s": None}
+        )
+        rows = completed_by_timing(undercut_rows(["A", "B", "C"], ["Finished", "Retired", "Engine"]), laps)
+        assert rows["laps_completed"].tolist() == [2.0, 1.0, 0.0]
+
+    def test_how_the_race_ended_does_not_tell_where_it_began(self, tmp_path: Path) -> None:
+        """Retiring into the pits is called "Withdrew" too: the car from the pit lane is one, whatever becomes of it."""
+        grids = []
+        for number, status in enumerate(["Finished", "Retired", "Withdrew"]):
+            later = without_ergast(2031, status_of_last=status)
+            later["fastf1_undercut/results_2031.parquet"].loc[lambda rows: rows["Code"] == "DDD", "GridPosition"] = 0
+            _stops(later, "DDD", after_lap=5)
+            lake, _ = run(tmp_path / str(number), tiny_frames(2030), later, seasons=[2031])
+            grids.append(lake.read("entries")[["driver_id", "grid", "is_pit_lane_start"]])
+        assert grids[0]["is_pit_lane_start"].tolist() == [False, False, False, True] * ROUNDS
+        for other in grids[1:]:
+            pd.testing.assert_frame_equal(grids[0], other)
+
+    def test_a_car_without_a_lap_in_the_timing_that_withdrew_never_started(self, tmp_path: Path) -> None:
+        later = without_ergast(2031, status_of_last="Withdrew")
+        results = later["fastf1_undercut/results_2031.parquet"]
+        results.loc[results["Code"] == "DDD", "GridPosition"] = 0
+        laps = later["fastf1/laps_2031.parquet"]
+        later["fastf1/laps_2031.parquet"] = laps[(laps["Driver"] != "DDD") | (laps["RoundNumber"] == 2)]
+        for name in ("stints", "pit_stops"):
+            del later[f"fastf1_undercut/{name}_2031.parquet"]
+        lake, _ = run(tmp_path, tiny_frames(2030), later, seasons=[2031])
+        last = lake.read("entries").query("driver_id == 'dora_d'")
+        assert last["is_pit_lane_start"].tolist() == [False, True, False]
+        assert last["laps_completed"].tolist() == [0, LAPS, 0]
 
 
 class TestGrid:

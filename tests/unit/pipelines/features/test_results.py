@@ -8,7 +8,7 @@ from strategies import canonical
 from feature_repo.visibility import CREATED, EVENT
 from pipelines.features.knowledge import KNOWN
 from pipelines.features.ratings import elo, played, standings
-from pipelines.features.results import best_of_others, pace_gaps, publications, qualifying_gaps
+from pipelines.features.results import best_of_others, pace_gaps, publications, qualifying_gaps, starter_facts, team_facts
 
 NO_LAPS = canonical("laps", {"race_id": "2024_01", "driver_id": "a", "lap": 1, EVENT: "2024-01-01T00:00:00Z"}).iloc[:0]
 FLAG = "2024-03-02T16:30:00Z"
@@ -144,3 +144,36 @@ def test_standings_count_the_latest_season_and_break_ties_by_the_best_finish() -
     ).set_index([KNOWN, "constructor_id"])["standing"]
     assert table[10].to_dict() == {"x": 1.0, "y": 2.0}
     assert table[20].to_dict() == {"z": 1.0, "y": 2.0, "x": 3.0, "v": 3.0}
+
+
+def test_unknown_points_of_a_team_are_not_zero_points() -> None:
+    entries = canonical(
+        "entries",
+        entry("a", 1, constructor_id="known", points=25.0),
+        entry("b", 2, constructor_id="known", points=18.0),
+        entry("c", 3, constructor_id="none", points=0.0),
+        entry("d", 4, constructor_id="unknown", points=np.nan),
+        entry("e", 5, constructor_id="unknown", points=np.nan),
+    )
+    starters = starter_facts(
+        entries, canonical("qualifying", {"race_id": "2024_01", "driver_id": "a", "position": 1, EVENT: FLAG}).iloc[:0], NO_LAPS
+    )
+    stops = canonical("pit_stops", {"race_id": "2024_01", "driver_id": "a", "lap": 1, EVENT: FLAG}).iloc[:0]
+    points = team_facts(starters, stops).set_index("constructor_id")["points"]
+    np.testing.assert_array_equal(points[["known", "none", "unknown"]], [43.0, 0.0, np.nan])
+
+
+def test_without_points_there_is_no_standing() -> None:
+    unknown = (float("nan"), 1.0)
+    table = standings(teams((10, 2024, 202401, "x", *unknown), (10, 2024, 202401, "y", float("nan"), 2.0)))
+    assert table["standing"].isna().all()
+    mixed = standings(
+        teams(
+            (10, 2024, 202401, "x", *unknown),
+            (10, 2024, 202401, "y", 0.0, 11.0),
+            (10, 2024, 202401, "z", 18.0, 2.0),
+            (20, 2024, 202402, "y", float("nan"), 1.0),
+        )
+    ).set_index([KNOWN, "constructor_id"])["standing"]
+    assert mixed[10].fillna(-1).to_dict() == {"z": 1.0, "y": 2.0, "x": -1.0}
+    assert mixed[20].fillna(-1).to_dict() == {"z": 1.0, "y": 2.0, "x": -1.0}
