@@ -32,7 +32,6 @@ MODEL_JSON = "model.json"
 NET = "net"
 _PULL = 0.05  # validation races are few: shares of 0 and 1 need more than noise behind them
 NET_CONFIG = "listwise_net"
-_NET_SEEDS = 3
 # A weighted mean of distributions is less sure than its members deserve (Ranjan and Gneiting, 2010). One fixed power, chosen on
 # folds inside 2018-2020: fitted per fold on the few validation races it varied from 0.95 to 1.6 and did worse.
 _SHARPNESS = 1.15
@@ -96,7 +95,7 @@ class EnsemblePredictor:
             RandomForest(seed=seed, threads=threads),
             Logistic(),
         )
-        config = load_config(net).model_copy(update={"n_seeds": _NET_SEEDS}) if isinstance(net, str) else net
+        config = load_config(net) if isinstance(net, str) else net
         self._net = (
             FusionPredictor(config.model_copy(update={"seed": config.seed + seed}), name=NET) if config is not None else None
         )

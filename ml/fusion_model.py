@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -187,7 +187,7 @@ class FusionPredictor:
                 "sigma": self.sigma,
                 "placing": None if self._placing is None else self._placing.to_dict(),
                 "provenance": asdict(self.provenance),
-                "results": [asdict(result) for result in self.results],
+                "results": [_without_seconds(asdict(result)) for result in self.results],
                 "weights_sha256": sha256_bytes(weights),
             },
         )
@@ -236,6 +236,11 @@ class FusionPredictor:
             return None
         folder = self._checkpoint_dir / self.name
         return folder if member == 0 else folder / f"seed_{self.config.seed + member}"
+
+
+def _without_seconds(result: dict[str, Any]) -> dict[str, Any]:
+    """A training result without wall times, so that equal trainings give equal files."""
+    return {**result, "epochs": [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in result["epochs"]]}
 
 
 def build_model(

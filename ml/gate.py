@@ -36,6 +36,7 @@ __all__ = [
 
 REQUIRED_METRICS = ("accuracy", "top3", "mae", "rps", "log_loss")
 RUNNING_ORDER_SERVICE = "race_state_v1"
+_DRAWS_BEYOND_BOUND = 4  # fewer bootstrap draws beyond the bound than this are no bound
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def level_of_try(n_try: int, *, alpha: float = 0.05, first_try_share: float = 0.
 
     The first try gets `first_try_share` of `alpha`: only its candidate cannot have been shaped by earlier verdicts. The rest is
     spread over the later ones as 1/(j (j + 1)), j = 1, 2, ..., which sums to 1. By the union bound, candidates that are no
-    better than the baseline pass at most `alpha` of the time however many are tried.
+    better than the baseline pass at most `alpha` of the time however many are tried. A level that the bootstrap's draws cannot
+    resolve is refused (`_check_bound`).
     """
     if n_try < 1:
         raise ValueError(f"n_try: got {n_try}, expected 1 or more")
@@ -234,6 +236,12 @@ def _check_gain(pairs: _Pairs, limits: Limits) -> Check:
 
 def _check_bound(interval: tuple[float, float, float, float, float], inputs: GateInputs) -> Check:
     _, _, _, bound, level = interval
+    if level * inputs.limits.n_resamples < _DRAWS_BEYOND_BOUND:
+        message = (
+            f"gain_bound: try {_n_try(inputs)} on these seasons asks for a level of {level:.2g}, which "
+            f"{inputs.limits.n_resamples} draws cannot resolve; wait for races of a new season"
+        )
+        return Check("gain_bound", False, _finite_or_none(bound), 0.0, message)
     message = (
         f"gain_bound: one-sided {100 * (1 - level):.4g} % lower bound of the gain over races is {bound * 100:+.3g} % "
         f"(try {_n_try(inputs)} on these seasons), limit more than 0 %"

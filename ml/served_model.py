@@ -30,7 +30,7 @@ from ml.fusion_model import FusionPredictor
 from ml.rows import EMBEDDING_DIM, Rows
 
 DESCRIPTION, PREDICTOR, ENCODER, QUESTION = "served_model.json", "predictor", "encoder.safetensors", "question"
-FORMAT = 1
+FORMAT = 2
 
 _KINDS: Mapping[str, type[FusionPredictor] | type[EnsemblePredictor]] = {"fusion": FusionPredictor, "ensemble": EnsemblePredictor}
 
@@ -60,6 +60,33 @@ class FeatureSpec:
 
     name: str
     categories: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from; kept in its description.
+
+    Attributes:
+        feature_service: the Feast service its `tabular` columns come from.
+        data_hash: hash of the training set it was fitted on.
+        recipe: hash of configuration, code, seed and encoder; an evaluation of the same recipe and data is evidence for it.
+        moment: the moment of the race it learnt to answer at.
+        fitted_until: newest race it was fitted on; races up to it are no test of it.
+        validated_until: newest race that stopped its training or set its weights.
+    """
+
+    feature_service: str
+    data_hash: str
+    recipe: str
+    moment: str
+    fitted_until: str
+    validated_until: str
+
+    def saw(self, race_id: str) -> str:
+        """`training`, `validation` or `no`: what the model had to do with a race before it is asked about it."""
+        if race_id <= self.fitted_until:
+            return "training"
+        return "validation" if race_id <= self.validated_until else "no"
 
 
 def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[FeatureSpec, ...]:
@@ -122,10 +149,9 @@ class ServedModel:
 
     Attributes:
         name: the model.
-        feature_service: the Feast service it must be asked with.
+        origin: where it comes from; `origin.feature_service` is what it must be asked with.
         specs: columns of `tabular`.
         identity: of its encoder; None for a tabular model.
-        data_hash: hash of the training set it was fitted on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -142,8 +168,7 @@ class ServedModel:
             if not (folder / name).is_file() or sha256_file(folder / name) != expected:
                 raise DamagedFileError(f"{folder / name}: missing or not the file that was written; run `pitwall train`")
         self.name = str(described["name"])
-        self.feature_service = str(described["feature_service"])
-        self.data_hash = str(described["data_hash"])
+        self.origin = Origin(**described["origin"])
         self.specs = tuple(
             FeatureSpec(spec["name"], None if spec["categories"] is None else tuple(spec["categories"]))
             for spec in described["features"]
@@ -233,8 +258,7 @@ def write_served_model(
     model: Any,
     *,
     specs: Sequence[FeatureSpec],
-    feature_service: str,
-    data_hash: str,
+    origin: Origin,
     encoder: tuple[Path, EncoderIdentity] | None,
     question: Mapping[str, Any],
 ) -> None:
@@ -244,8 +268,7 @@ def write_served_model(
         folder: where to; an older model there is replaced.
         model: a fitted `FusionPredictor` or `EnsemblePredictor`.
         specs: columns of `tabular`.
-        feature_service: the service they come from.
-        data_hash: hash of the training set.
+        origin: where the model comes from.
         encoder: weights file and identity, for a model that uses pictures.
         question: `tabular` (cars, F) and `pictures` (PNG bytes or None per car) of one race.
     """
@@ -259,8 +282,7 @@ def write_served_model(
         "format": FORMAT,
         "kind": kinds[0],
         "name": model.name,
-        "feature_service": feature_service,
-        "data_hash": data_hash,
+        "origin": asdict(origin),
         "features": [asdict(spec) for spec in specs],
         "encoder": None if encoder is None else encoder[1].to_json(),
     }

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+from feature_repo.files import sha256_json
 from feature_repo.settings import Settings
 from ml.baselines import GridOrder, OrderAtMoment
 from ml.config import FusionConfig, load_config
 from ml.ensemble import EnsemblePredictor
 from ml.fusion_model import FusionPredictor
 from ml.rows import PositionModel
+from pipelines.steps import code_hash
 
 CANDIDATE = "fusion_best"
 REFERENCE = "fusion_reference"
@@ -31,6 +33,19 @@ ModelFactory = Callable[[int], PositionModel]
 def fusion_config(name: str) -> FusionConfig:
     """The configuration behind a fusion model's name; the twin is derived from the candidate, so they cannot drift apart."""
     return load_config(CANDIDATE).twin(TWIN) if name == TWIN else load_config(name)
+
+
+def recipe(settings: Settings, name: str, *, encoder: str) -> str:
+    """Hash of all that decides what a trained model becomes besides its data: configuration, code, seed and encoder."""
+    return sha256_json(
+        {
+            "config": None if name == BASELINE else fusion_config(name).hash(),
+            "encoder": encoder,
+            "seed": settings.seed,
+            "moment": settings.moment,
+            "code": code_hash("ml", "pipelines/candidates.py"),
+        }
+    )
 
 
 def make_model(settings: Settings, name: str, *, encoder: str, checkpoint_dir: Path | None = None) -> PositionModel:

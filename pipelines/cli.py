@@ -174,7 +174,7 @@ def evaluate(
     seasons = parse_seasons(test_seasons) if test_seasons else None
     with progress_bar("evaluate") as report:
         found = step(settings, test_seasons=seasons, progress=report)
-    found["decision"] = preview(settings).to_dict()
+    found["decision"] = preview(settings, None if found["usual_seasons"] else found["test_seasons"]).to_dict()
     emit(found, as_json=as_json, show=lambda: views.show("evaluate", found))
 
 

@@ -27,6 +27,7 @@ from pipelines.steps import code_hash, record, recorded
 FEATURE_SERVICE = "finish_position_v1"
 STATE_SERVICE = "race_state_v1"
 LABEL_SERVICE = "race_result_v1"
+TRACE_SERVICE = "speed_trace_v1"
 
 _LABELS = ["label", "finished"]
 

@@ -89,3 +89,7 @@ class NotTrainedError(PitwallError, RuntimeError):
 
 class GateRecordError(PitwallError, RuntimeError):
     """A model version has no gate record, or the record is not the one that was stored."""
+
+
+class ModelNotAskedError(PitwallError, RuntimeError):
+    """The load test of a model could not be made, so nothing was decided."""

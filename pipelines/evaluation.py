@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,18 @@ from ml.report import write_report
 from ml.results import evaluate as summarise
 from ml.results import evidence
 from ml.rows import PositionModel
-from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT, REFERENCE, TWIN, factories
-from pipelines.dataset import FEATURE_SERVICE, build_training_set, load_training_set
+from pipelines.candidates import (
+    BASELINE,
+    CANDIDATE,
+    GRID_ORDER,
+    ORDER_AT_MOMENT,
+    REFERENCE,
+    TRAINED,
+    TWIN,
+    factories,
+    recipe,
+)
+from pipelines.dataset import FEATURE_SERVICE, STATE_SERVICE, TRACE_SERVICE, build_training_set, load_training_set
 from pipelines.embeddings import encoder_identity
 from pipelines.errors import NothingToLearnError
 from pipelines.steps import code_hash, record, recorded
@@ -47,7 +58,8 @@ def evaluate(
         test_seasons: default every season with at least two earlier ones.
         progress: called with (what, fits done, fits in all).
     Returns:
-        What `ml.results.evaluate` returns, plus `moment`, `encoder`, `data_hash`, `up_to_date` and `seconds`; also in
+        What `ml.results.evaluate` returns, plus `moment`, `encoder`, `data_hash`, `recipes`, `usual_seasons` (the gate's),
+        `up_to_date` and `seconds`; also in
         `reports/evaluation.json`.
     Raises:
         NothingToLearnError: too few seasons.
@@ -55,21 +67,19 @@ def evaluate(
     started = time.perf_counter()
     build_training_set(settings)
     rows = load_training_set(settings)
-    seasons = sorted(test_seasons) if test_seasons else default_test_seasons(rows)
+    usual = default_test_seasons(rows)
+    seasons = sorted(test_seasons) if test_seasons else usual
     if not seasons:
         have = sorted({int(season) for season in rows.seasons})
         raise NothingToLearnError(f"evaluation: got seasons {have}, expected at least three (two to learn from, one to test on)")
     identity = encoder_identity(settings)
     data_hash = rows_hash(rows)
-    depends_on = {
-        "data": data_hash,
-        "encoder": identity.key,
-        "seasons": seasons,
-        "seed": settings.seed,
-        "code": code_hash("ml", "pipelines/evaluation.py", "pipelines/candidates.py"),
-    }
-    paths = [settings.reports_dir / name for name in ("evaluation.json", "evidence.json", "evaluation.png")]
-    if recorded(settings, "evaluate", depends_on) is not None and all(path.exists() for path in paths):
+    recipes = {name: recipe(settings, name, encoder=identity.key) for name in TRAINED}
+    depends_on = {"data": data_hash, "recipes": recipes, "seasons": seasons, "code": code_hash("pipelines/evaluation.py")}
+    folder = reports_folder(settings, None if seasons == usual else seasons)
+    paths = [folder / name for name in ("evaluation.json", "evidence.json", "evaluation.png")]
+    step = "evaluate" if seasons == usual else f"evaluate-{folder.name}"
+    if recorded(settings, step, depends_on) is not None and all(path.exists() for path in paths):
         return {**read_json(paths[0]), "up_to_date": True, "seconds": round(time.perf_counter() - started, 3)}
 
     curves: dict[str, list[dict[str, Any]]] = {}
@@ -103,28 +113,42 @@ def evaluate(
         reference=REFERENCE,
         trivial=(GRID_ORDER, ORDER_AT_MOMENT),
     )
-    result |= {"moment": settings.moment, "encoder": identity.to_json(), "data_hash": data_hash}
+    result |= {"moment": settings.moment, "encoder": identity.to_json(), "data_hash": data_hash, "recipes": recipes}
+    result["usual_seasons"] = seasons == usual
     result["seconds"] = round(time.perf_counter() - started, 3)
     names = (CANDIDATE, BASELINE, TWIN, REFERENCE, GRID_ORDER, ORDER_AT_MOMENT)
-    services = {ORDER_AT_MOMENT: ("race_state_v1",)}
-    found = {name: evidence(predictions, name, services=services.get(name, (FEATURE_SERVICE,))) for name in names}
+    found = {name: evidence(predictions, name, services=_services(name)) for name in names}
     write_report(result, paths[2], curves=curves)
-    write_evidence(settings, found)
+    write_evidence(folder, found)
     write_json(paths[0], result)
-    record(settings, "evaluate", depends_on, {"candidate": CANDIDATE})
+    record(settings, step, depends_on, {"candidate": CANDIDATE})
     logger.info("evaluated seasons=%s rows=%d seconds=%.1f", seasons, result["n_rows"], result["seconds"])
     return {**result, "up_to_date": False}
 
 
-def write_evidence(settings: Settings, found: dict[str, Evidence]) -> None:
+def reports_folder(settings: Settings, test_seasons: Sequence[int] | None) -> Path:
+    """Where an evaluation's reports are: the gate's evidence in `reports/`, chosen seasons beside it, never in its place."""
+    if test_seasons is None:
+        return settings.reports_dir
+    return settings.reports_dir / ("seasons_" + "_".join(str(season) for season in sorted(test_seasons)))
+
+
+def write_evidence(folder: Path, found: dict[str, Evidence]) -> None:
     """Store what an evaluation found, per model, for the gate."""
-    write_json(settings.reports_dir / "evidence.json", json.loads(_EVIDENCE.dump_json(found)))
+    write_json(folder / "evidence.json", json.loads(_EVIDENCE.dump_json(found)))
 
 
-def load_evidence(settings: Settings) -> dict[str, Evidence]:
-    """What the last evaluation found, per model.
+def load_evidence(folder: Path) -> dict[str, Evidence]:
+    """What the evaluation with reports in `folder` found, per model.
 
     Raises:
         MissingInputError: nothing was evaluated yet.
     """
-    return _EVIDENCE.validate_json(json.dumps(read_json(settings.reports_dir / "evidence.json")))
+    return _EVIDENCE.validate_json(json.dumps(read_json(folder / "evidence.json")))
+
+
+def _services(name: str) -> tuple[str, ...]:
+    """Feature services a model reads; pictures are drawn from the trace service."""
+    if name == ORDER_AT_MOMENT:
+        return (STATE_SERVICE,)
+    return (FEATURE_SERVICE, TRACE_SERVICE) if name in (CANDIDATE, REFERENCE) else (FEATURE_SERVICE,)

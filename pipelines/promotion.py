@@ -10,7 +10,7 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from ml.evidence import EarlierTry, Evidence, GateInputs, KnownAnswer
 from ml.gate import Decision, decide_from, replay
 from ml.served_model import DESCRIPTION, QUESTION, read_question
 from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT
-from pipelines.errors import GateRecordError, NotTrainedError
-from pipelines.evaluation import load_evidence
+from pipelines.errors import GateRecordError, ModelNotAskedError, NotTrainedError
+from pipelines.evaluation import load_evidence, reports_folder
 from pipelines.registry import (
     BASELINE as BASELINE_ALIAS,
 )
@@ -45,7 +45,7 @@ from pipelines.registry import (
 )
 
 _RECIPE, _ROLE, _VERDICT, _INPUTS_SHA = "pitwall.recipe", "pitwall.role", "gate.verdict", "gate.inputs_sha256"
-_FINGERPRINT, _SEASONS = "gate.fingerprint", "gate.test_seasons"
+_TRIES = "gate_tries"
 _RECORD = "gate_record.json"
 _LOAD_SECONDS = 300.0
 
@@ -82,11 +82,15 @@ class PromotionReport:
 def promote(settings: Settings) -> PromotionReport:
     """Register the trained candidate and baseline, decide, and move the champion if the gate says so.
 
+    A verdict stands until the champion it was decided against has changed; then the candidate is decided on anew. A promotion
+    that was carried out once is not repeated after a rollback.
+
     Raises:
         NotTrainedError: nothing was trained or evaluated yet, or they do not belong together.
+        ModelNotAskedError: the load test could not be made (time, memory); nothing was decided.
         RegistryBusyError: another promotion is under way.
     """
-    evidence = _current_evidence(settings)
+    evidence = _evidence_for_gate(settings)
     client = open_registry(settings)
     with registry_lock(settings):
         baseline_version = _register(settings, client, BASELINE, evidence[BASELINE], role="baseline")
@@ -94,32 +98,41 @@ def promote(settings: Settings) -> PromotionReport:
         version = _register(settings, client, CANDIDATE, evidence[CANDIDATE], role="candidate")
         client.set_registered_model_alias(MODEL_NAME, CHALLENGER, version)
         previous = alias_version(client, CHAMPION)
+        carried_out = any(move.version == version for move in effective_history(champion_history(client), previous))
         stored = stored_record(client, get_version(client, version))
-        if stored is None:
+        stands = stored is not None and (carried_out or stored["inputs"]["current_champion"] == (previous or ""))
+        if stored is not None and stands:
+            decision = _decision(stored)
+        else:
             inputs = _gate_inputs(settings, client, evidence, version=version, champion=previous)
             decision = decide_from(inputs)
             _store_record(settings, client, version, inputs, decision)
-        else:
-            decision = _decision(stored)
-        carried_out = any(move.version == version for move in effective_history(champion_history(client), previous))
         moved = decision.promote and not carried_out
         if moved:
-            expected = (stored["inputs"]["current_champion"] if stored else previous or "") or None
-            move_champion(client, expected=expected, new=version, reason="promote")
+            move_champion(client, expected=previous, new=version, reason="promote")
         champion = alias_version(client, CHAMPION)
     logger.info("gate_decided version=%s promote=%s moved=%s champion=%s", version, decision.promote, moved, champion)
-    return PromotionReport(version, baseline_version, champion, previous, moved, stored is not None, decision)
+    return PromotionReport(version, baseline_version, champion, previous, moved, stands, decision)
 
 
-def preview(settings: Settings) -> Decision:
-    """What the gate would say now about the trained candidate; nothing is registered, recorded or moved.
+def preview(settings: Settings, test_seasons: Sequence[int] | None = None) -> Decision:
+    """What the gate would say now about the trained candidate; no version is registered and nothing is moved.
 
+    To look is to try: the candidate is counted among the tries on its test seasons, so that choosing by previews makes the
+    bound of later candidates harder.
+
+    Args:
+        settings: which home.
+        test_seasons: of an evaluation on chosen seasons; None = the usual one.
     Raises:
-        NotTrainedError: as in `promote`.
+        NotTrainedError, ModelNotAskedError: as in `promote`.
     """
-    evidence = _current_evidence(settings)
+    evidence = _evidence_for_gate(settings, test_seasons)
     client = open_registry(settings)
-    return decide_from(_gate_inputs(settings, client, evidence, version=None, champion=alias_version(client, CHAMPION)))
+    with registry_lock(settings):
+        inputs = _gate_inputs(settings, client, evidence, version=None, champion=alias_version(client, CHAMPION))
+        _count_try(client, evidence[CANDIDATE])
+    return decide_from(inputs)
 
 
 def replay_decision(settings: Settings, version: str) -> tuple[Decision, Decision]:
@@ -157,21 +170,25 @@ def stored_record(client: mlflow.MlflowClient, version: ModelVersion) -> dict[st
         return dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def _current_evidence(settings: Settings) -> dict[str, Evidence]:
-    """Evidence of the last evaluation, if it was made on the data the models were trained on."""
+def _evidence_for_gate(settings: Settings, test_seasons: Sequence[int] | None = None) -> dict[str, Evidence]:
+    """Evidence of the evaluation, if it was made of what was trained: same data, configuration, code, seed and encoder."""
+    folder = reports_folder(settings, test_seasons)
     for name in (CANDIDATE, BASELINE):
         if not (settings.models_dir / name / DESCRIPTION).exists():
             raise NotTrainedError(f"{settings.models_dir / name}: no trained model; run `pitwall train` first")
-    if not (settings.reports_dir / "evaluation.json").exists():
-        raise NotTrainedError(f"{settings.reports_dir}: no evaluation; run `pitwall evaluate` first")
-    evaluated = read_json(settings.reports_dir / "evaluation.json")["data_hash"]
-    trained = read_json(settings.models_dir / CANDIDATE / DESCRIPTION)["data_hash"]
-    if evaluated != trained:
-        raise NotTrainedError(
-            f"the candidate was trained on data {trained[:12]}, the evaluation is of {evaluated[:12]}; "
-            "run `pitwall train` and `pitwall evaluate` again"
-        )
-    return load_evidence(settings)
+    if not (folder / "evaluation.json").exists():
+        raise NotTrainedError(f"{folder}: no evaluation; run `pitwall evaluate` first")
+    evaluation = read_json(folder / "evaluation.json")
+    for name in (CANDIDATE, BASELINE):
+        trained = read_json(settings.models_dir / name / DESCRIPTION)["origin"]
+        evaluated = {"data_hash": evaluation["data_hash"], "recipe": evaluation["recipes"][name]}
+        for what, expected in evaluated.items():
+            if trained[what] != expected:
+                raise NotTrainedError(
+                    f"{name}: trained with {what} {trained[what][:12]}, the evaluation is of {expected[:12]}; "
+                    "run `pitwall train` and `pitwall evaluate` again"
+                )
+    return load_evidence(folder)
 
 
 def _recipe(settings: Settings, name: str, evidence: Evidence) -> str:
@@ -201,9 +218,7 @@ def _register(settings: Settings, client: mlflow.MlflowClient, name: str, eviden
         run_name=name,
         params={
             "model": name,
-            "feature_service": description["feature_service"],
-            "data_hash": description["data_hash"],
-            "moment": settings.moment,
+            **description["origin"],
             "test_seasons": evaluation["test_seasons"],
             "encoder_kind": encoder.get("kind", "none"),
             "encoder_weights_sha256": encoder.get("weights_sha256", "none"),
@@ -236,35 +251,45 @@ def _gate_inputs(
         baseline=evidence[BASELINE],
         champion=champion_evidence,
         current_champion=champion or "",
-        history=_history(client, besides=version),
+        history=_history(client),
         trivial=(evidence[GRID_ORDER], evidence[ORDER_AT_MOMENT]),
         known_answer=_ask_in_fresh_process(settings, version),
     )
 
 
-def _history(client: mlflow.MlflowClient, *, besides: str | None) -> tuple[EarlierTry, ...]:
-    """Every decision taken before, from the tags of the versions."""
-    decided = [
-        found
-        for found in client.search_model_versions(f"name = '{MODEL_NAME}'")
-        if _FINGERPRINT in found.tags and str(found.version) != besides
-    ]
-    return tuple(
-        EarlierTry(found.tags[_FINGERPRINT], tuple(int(season) for season in found.tags[_SEASONS].split(",")))
-        for found in sorted(decided, key=lambda found: int(found.version))
-    )
+def _history(client: mlflow.MlflowClient) -> tuple[EarlierTry, ...]:
+    """Every candidate that was looked at or decided on before; the gate leaves out those that did the same as this one."""
+    stored = json.loads(client.get_registered_model(MODEL_NAME).tags.get(_TRIES, "[]"))
+    return tuple(EarlierTry(entry["fingerprint"], tuple(entry["test_seasons"])) for entry in stored)
+
+
+def _count_try(client: mlflow.MlflowClient, candidate: Evidence) -> None:
+    """Remember that a candidate was looked at. Call under `registry_lock`."""
+    tries = json.loads(client.get_registered_model(MODEL_NAME).tags.get(_TRIES, "[]"))
+    new = {"fingerprint": candidate.fingerprint, "test_seasons": sorted(candidate.test_seasons)}
+    if new not in tries:
+        client.set_registered_model_tag(MODEL_NAME, _TRIES, json.dumps([*tries, new]))
 
 
 def _ask_in_fresh_process(settings: Settings, version: str | None) -> KnownAnswer:
-    """Load a version (or, before it has one, the trained folder) in another process and ask its stored question."""
+    """Load a version (or, before it has one, the trained folder) in another process and ask its stored question.
+
+    Raises:
+        ModelNotAskedError: the process gave no report, which says nothing about the model.
+    """
     target = f"models:/{MODEL_NAME}/{version}" if version is not None else str(settings.models_dir / CANDIDATE)
     command = [sys.executable, "-m", "ml.known_answer", target, settings.mlflow_uri]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return KnownAnswer(False, False, float("nan"), f"no answer within {_LOAD_SECONDS:.0f} s")
+    except subprocess.TimeoutExpired as error:
+        raise ModelNotAskedError(
+            f"{target}: no answer within {_LOAD_SECONDS:.0f} s; nothing was decided, run it again"
+        ) from error
     if run.returncode != 0 or not run.stdout.strip():
-        return KnownAnswer(False, False, float("nan"), f"exit code {run.returncode}: {run.stderr.strip()[-300:]}")
+        raise ModelNotAskedError(
+            f"{target}: the load test ended with exit code {run.returncode} and no report ({run.stderr.strip()[-300:]}); "
+            "nothing was decided, run it again"
+        )
     said = json.loads(run.stdout.strip().splitlines()[-1])
     difference = float("nan") if said["largest_difference"] is None else float(said["largest_difference"])
     return KnownAnswer(said["loaded"], said["answered"], difference, said["detail"])
@@ -276,12 +301,8 @@ def _store_record(settings: Settings, client: mlflow.MlflowClient, version: str,
     local = settings.reports_dir / "decisions" / f"{version}" / _RECORD
     write_json(local, record)
     client.log_artifact(get_version(client, version).run_id, str(local), artifact_path="gate")
-    tags = {
-        _FINGERPRINT: inputs.candidate.fingerprint,
-        _SEASONS: ",".join(str(season) for season in sorted(inputs.candidate.test_seasons)),
-        _INPUTS_SHA: decision.inputs_sha256,
-        _VERDICT: "promote" if decision.promote else "refuse",
-    }
+    _count_try(client, inputs.candidate)
+    tags = {_INPUTS_SHA: decision.inputs_sha256, _VERDICT: "promote" if decision.promote else "refuse"}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL_NAME, version, name, value)
 

@@ -77,10 +77,11 @@ def open_registry(settings: Settings) -> mlflow.MlflowClient:
     Initialising is done under a lock: two processes creating one MLflow SQLite database at once break it.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(settings.mlflow_uri)
-    mlflow.set_registry_uri(settings.mlflow_uri)
-    client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
     with FileLock(settings.home / "mlflow-init.lock", timeout=_LOCK_SECONDS):
+        mlflow.set_tracking_uri(settings.mlflow_uri)
+        mlflow.set_registry_uri(settings.mlflow_uri)
+        # Already the client's constructor creates and migrates the database.
+        client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
         if client.get_experiment_by_name(MODEL_NAME) is None:
             local = settings.mlflow_tracking_uri is None
             client.create_experiment(MODEL_NAME, artifact_location=settings.mlflow_artifacts.as_uri() if local else None)

@@ -18,8 +18,8 @@ from feature_repo.store import feature_names, open_store
 from ml.datasets import rows_hash
 from ml.evaluation import VALIDATION_SHARE
 from ml.rows import Rows
-from ml.served_model import FeatureSpec, feature_specs, is_served_model, write_served_model
-from pipelines.candidates import BASELINE, TRAINED, TWIN, fusion_config, make_model
+from ml.served_model import FeatureSpec, Origin, feature_specs, is_served_model, write_served_model
+from pipelines.candidates import BASELINE, TRAINED, TWIN, fusion_config, make_model, recipe
 from pipelines.dataset import FEATURE_SERVICE, build_training_set, load_training_set
 from pipelines.embeddings import encoder_identity, encoder_weights_file
 from pipelines.errors import NothingToLearnError
@@ -73,13 +73,8 @@ def train(settings: Settings, *, progress: Callable[[str, int, int], None] | Non
     for done, name in enumerate(TRAINED):
         if progress is not None:
             progress(name, done, len(TRAINED))
-        depends_on = {
-            "data": data_hash,
-            "config": None if name == BASELINE else fusion_config(name).hash(),
-            "encoder": identity.key,
-            "seed": settings.seed,
-            "code": code_hash("ml", "pipelines/training.py", "pipelines/candidates.py"),
-        }
+        made_by = recipe(settings, name, encoder=identity.key)
+        depends_on = {"data": data_hash, "recipe": made_by, "code": code_hash("pipelines/training.py")}
         folder = settings.models_dir / name
         if recorded(settings, f"train-{name}", depends_on) is not None and is_served_model(folder):
             continue
@@ -90,8 +85,14 @@ def train(settings: Settings, *, progress: Callable[[str, int, int], None] | Non
             folder,
             model,
             specs=specs,
-            feature_service=FEATURE_SERVICE,
-            data_hash=data_hash,
+            origin=Origin(
+                feature_service=FEATURE_SERVICE,
+                data_hash=data_hash,
+                recipe=made_by,
+                moment=settings.moment,
+                fitted_until=str(rows.keys["race_id"].iloc[train_index].max()),
+                validated_until=str(rows.keys["race_id"].iloc[validation_index].max()),
+            ),
             encoder=(encoder_weights_file(settings), identity) if uses_pictures else None,
             question=_question(settings, rows, specs),
         )

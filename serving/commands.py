@@ -80,10 +80,8 @@ def predict(
         out.print(f"model: {model.name} version {model.version} ({model.role}), service {model.feature_service}")
         if model.encoder:
             out.print(f"encoder: {model.encoder}")
-        if model.note:
-            out.print(f"note: {model.note}")
-        if said.moment["truncated"]:
-            out.print("note: the race was stopped before the lap asked for; this is its last lap")
+        for note in said.notes:
+            out.print(f"note: {note}", highlight=False)
         gaps = said.missing["features"]
         out.print(
             f"missing: {sum(len(drivers) for drivers in gaps.values())} feature values"

@@ -86,6 +86,9 @@ class Prediction:
             ended before the lap asked for).
         source: `offline` (point in time) or `online` (newest state).
         model: which model answered.
+        saw_this_race: `training` or `validation` if the model learnt from this race, so that its answer is no test of it, else
+            `no`.
+        notes: what a reader must know to judge the answer.
         missing: `features` (feature -> drivers without a value), `pictures` (drivers without a trace).
         drivers: in the order of the assigned places.
     """
@@ -94,6 +97,8 @@ class Prediction:
     moment: dict[str, Any]
     source: str
     model: ModelInUse
+    saw_this_race: str
+    notes: list[str]
     missing: dict[str, Any]
     drivers: list[DriverPrediction]
 
@@ -103,7 +108,8 @@ class Prediction:
             "race_id": self.race_id,
             "moment": self.moment,
             "source": self.source,
-            "model": vars(self.model),
+            "model": {**vars(self.model), "saw_this_race": self.saw_this_race},
+            "notes": self.notes,
             "missing": self.missing,
             "drivers": [vars(driver) for driver in self.drivers],
         }
@@ -135,7 +141,7 @@ class Predictor:
         self.model = model
         self._renderer = TraceRenderer()
         self._embeddings = PictureEmbeddings(self._renderer, keep=keep_pictures)
-        views = views_of(store, get_service(store, served.feature_service))
+        views = views_of(store, get_service(store, served.origin.feature_service))
         self._race_views = {view.name for view, _ in views if "race_id" in view.join_keys}
 
     @classmethod
@@ -163,7 +169,7 @@ class Predictor:
             name=served.name,
             version=version,
             role=role,
-            feature_service=served.feature_service,
+            feature_service=served.origin.feature_service,
             encoder=None if served.identity is None else served.identity.to_json(),
             note="" if role == CHAMPION else "there is no champion (none promoted, or rolled back): this is the tabular baseline",
         )
@@ -182,7 +188,7 @@ class Predictor:
         asked = moment or Moment.parse(self.settings.moment)
         spine = entity_frame(self.settings, asked, [race_id])
         point = resolve_moment(load_moments(self.settings), race_id, asked)
-        features = historical(self.store, self.served.feature_service, spine)
+        features = historical(self.store, self.served.origin.feature_service, spine)
         traces = historical(self.store, TRACE_SERVICE, spine) if self.served.uses_pictures else None
         described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
         return self._answer(race_id, features, traces, described, "offline")
@@ -196,7 +202,7 @@ class Predictor:
             MissingInputError: nothing about the race was materialized.
         """
         drivers = list(driver_names(self.settings, race_id))
-        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.feature_service)
+        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.origin.feature_service)
         traces = None
         if self.served.uses_pictures:
             traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame
@@ -204,6 +210,21 @@ class Predictor:
         described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
         # What had expired by the moment of the answer is missing, as it was in training.
         return self._answer(race_id, grid.unexpired(now), traces, described, "online")
+
+    def _notes(self, race_id: str, moment: dict[str, Any]) -> list[str]:
+        notes = [self.model.note] if self.model.note else []
+        if moment["truncated"]:
+            notes.append(f"the leader has not completed the lap asked for; this is lap {moment['lap']}, the last one completed")
+        seen = self.served.origin.saw(race_id)
+        if seen != "no":
+            notes.append(f"this race was among the model's {seen} races, so this answer is no test of it; see `pitwall evaluate`")
+        learnt = Moment.parse(self.served.origin.moment)
+        lap = learnt.lap_of(race_of(self.settings, race_id).scheduled_laps)
+        if moment["lap"] is not None and moment["lap"] != lap:
+            notes.append(
+                f"the model learnt to answer at {learnt} (lap {lap}); at other laps its probabilities are not calibrated"
+            )
+        return notes
 
     def _instant_of_race(self, race_id: str, grid: GridLookup) -> pd.Timestamp:
         """The newest event of the race itself; nothing online may be newer, or the answer would know what came after."""
@@ -263,6 +284,8 @@ class Predictor:
             moment=moment,
             source=source,
             model=self.model,
+            saw_this_race=self.served.origin.saw(race_id),
+            notes=self._notes(race_id, moment),
             missing=missing,
             drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
         )

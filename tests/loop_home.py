@@ -161,7 +161,7 @@ def candidate_predictor(settings: Settings, *, model: Path | None = None) -> Pre
     """
     served = ServedModel(model or settings.models_dir / CANDIDATE)
     encoder = None if served.identity is None else served.identity.to_json()
-    in_use = ModelInUse(served.name, "0", "candidate", served.feature_service, encoder, "")
+    in_use = ModelInUse(served.name, "0", "candidate", served.origin.feature_service, encoder, "")
     return Predictor(settings, open_store(settings), served, in_use)
 
 

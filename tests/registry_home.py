@@ -12,7 +12,7 @@ from feature_repo.settings import Settings
 from ml.config import FusionConfig
 from ml.evidence import Evidence
 from ml.fusion_model import FusionPredictor
-from ml.served_model import feature_specs, tabular_array, write_served_model
+from ml.served_model import Origin, feature_specs, tabular_array, write_served_model
 from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT
 from pipelines.dataset import FEATURE_SERVICE
 from pipelines.evaluation import write_evidence
@@ -42,12 +42,23 @@ def write_trained(settings: Settings, *, candidate_hits: int = 6, baseline_hits:
             settings.models_dir / name,
             model,
             specs=specs,
-            feature_service=FEATURE_SERVICE,
-            data_hash="d" * 64,
+            origin=origin(),
             encoder=None,
             question=question,
         )
     write_evaluation(settings, evidence(candidate_hits, baseline_hits))
+
+
+def origin(data_hash: str = "d" * 64, recipe: str = "r" * 64) -> Origin:
+    """Where the models of this home come from."""
+    return Origin(
+        feature_service=FEATURE_SERVICE,
+        data_hash=data_hash,
+        recipe=recipe,
+        moment="fraction:0.5",
+        fitted_until="2018_06",
+        validated_until="2019_02",
+    )
 
 
 def evidence(candidate_hits: int, baseline_hits: int) -> dict[str, Evidence]:
@@ -64,9 +75,12 @@ def evidence(candidate_hits: int, baseline_hits: int) -> dict[str, Evidence]:
     }
 
 
-def write_evaluation(settings: Settings, found: dict[str, Evidence], *, data_hash: str = "d" * 64) -> None:
-    """The reports of an evaluation on data of this hash."""
-    write_evidence(settings, found)
+def write_evaluation(
+    settings: Settings, found: dict[str, Evidence], *, data_hash: str = "d" * 64, recipe: str = "r" * 64
+) -> None:
+    """The reports of an evaluation on data and with recipes of these hashes."""
+    write_evidence(settings.reports_dir, found)
     report: dict[str, Any] = {"data_hash": data_hash, "test_seasons": [2020, 2021], "moment": settings.moment}
+    report["recipes"] = {CANDIDATE: recipe, BASELINE: recipe}
     write_json(settings.reports_dir / "evaluation.json", json.loads(json.dumps(report)))
     write_bytes(settings.reports_dir / "evaluation.png", b"stands for the report; promotion only stores it")

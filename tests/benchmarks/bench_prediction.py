@@ -113,7 +113,7 @@ def _measure(settings: Settings, race_id: str, lap: int, *, repeats: int) -> lis
 
 def _predictor(settings: Settings, store: FeatureStore, name: str) -> Predictor:
     served = ServedModel(settings.models_dir / name)
-    return Predictor(settings, store, served, ModelInUse(name, "0", "benchmark", served.feature_service, None, ""))
+    return Predictor(settings, store, served, ModelInUse(name, "0", "benchmark", served.origin.feature_service, None, ""))
 
 
 class _Naive:
@@ -127,7 +127,7 @@ class _Naive:
         entrants, moments = load_entrants(self.settings), load_moments(self.settings)
         names = entrants[entrants["race_id"] == race_id].set_index("driver_id")["driver_name"]
         drivers = sorted(names.index)
-        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.feature_service)
+        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.origin.feature_service)
         assert grid.newest is not None
         tabular = tabular_array(grid.unexpired(grid.newest), self.served.specs)
         embedding, has_picture = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32), np.zeros(len(drivers), dtype=bool)

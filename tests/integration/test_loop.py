@@ -68,7 +68,7 @@ def test_traces_embeddings_and_training_rows_fit_together(loop: Loop) -> None:
 
 
 def test_the_test_season_was_never_trained_on(loop: Loop) -> None:
-    for name, found in load_evidence(loop.settings).items():
+    for name, found in load_evidence(loop.settings.reports_dir).items():
         assert [fold.test_season for fold in found.folds] == [2024], name
         assert all(fold.last_race_seen < "2024" for fold in found.folds), name
 

@@ -18,6 +18,7 @@ from pipelines import registry
 from pipelines.candidates import BASELINE, CANDIDATE
 from pipelines.errors import (
     GateRecordError,
+    ModelNotAskedError,
     NothingToRollBackError,
     NotTrainedError,
     StaleChampionError,
@@ -171,8 +172,57 @@ def test_nothing_is_promoted_before_training_or_on_other_data(settings: Settings
         promote(settings)
     write_trained(settings)
     write_evaluation(settings, evidence(6, 4), data_hash="e" * 64)
-    with pytest.raises(NotTrainedError, match="trained on data dddddddddddd, the evaluation is of eeeeeeeeeeee"):
+    with pytest.raises(NotTrainedError, match="trained with data_hash dddddddddddd, the evaluation is of eeeeeeeeeeee"):
         promote(settings)
+    write_evaluation(settings, evidence(6, 4), recipe="f" * 64)
+    with pytest.raises(NotTrainedError, match="trained with recipe rrrrrrrrrrrr, the evaluation is of ffffffffffff"):
+        promote(settings)
+
+
+def test_to_look_at_a_candidate_is_a_try(settings: Settings) -> None:
+    write_trained(settings, candidate_hits=5, seed=0)
+    assert "try 1" in str(preview(settings).checks)
+    assert "try 1" in str(promote(settings).decision.checks), "the same candidate again is no new try"
+    write_trained(settings, candidate_hits=6, seed=1)
+    assert "try 2" in str(preview(settings).checks)
+
+
+def test_a_load_test_that_could_not_be_made_decides_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_trained(settings)
+
+    def too_slow(*args: object, **kwargs: object) -> None:
+        raise subprocess.TimeoutExpired("python", 300)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.promotion.subprocess.run", too_slow)
+        with pytest.raises(ModelNotAskedError, match="nothing was decided"):
+            promote(settings)
+    assert promote(settings).moved
+
+
+def test_a_verdict_against_another_champion_is_decided_again(settings: Settings) -> None:
+    """Killed between record and move, then overtaken: the stored verdict is stale, so it is made anew, not a dead end."""
+    write_trained(settings, candidate_hits=6, seed=0)
+    first = promote(settings)
+    write_trained(settings, candidate_hits=7, seed=1)
+    code = textwrap.dedent(
+        f"""
+        import os, signal
+        from feature_repo.settings import Settings
+        from pipelines import promotion
+        promotion.move_champion = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+        promotion.promote(Settings(home={str(settings.home)!r}))
+        """
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=240).returncode == -signal.SIGKILL
+    )
+    registry.rollback(settings, registry.open_registry(settings))
+    report = promote(settings)
+    assert not report.already_decided
+    assert report.moved
+    assert report.previous_champion is None
+    assert report.champion not in (None, first.version)
 
 
 def test_two_promoters_at_once_decide_one_after_the_other(settings: Settings) -> None:

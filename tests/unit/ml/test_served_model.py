@@ -32,6 +32,7 @@ from ml.served_model import (
     PREDICTOR,
     QUESTION,
     FeatureSpec,
+    Origin,
     ServedModel,
     decode_pictures,
     feature_specs,
@@ -43,6 +44,26 @@ from ml.served_model import (
 )
 
 N_CARS = 20
+
+
+ORIGIN = Origin(
+    feature_service="finish_position_v1",
+    data_hash="d" * 64,
+    recipe="r" * 64,
+    moment="fraction:0.5",
+    fitted_until="2018_06",
+    validated_until="2019_01",
+)
+
+
+def test_an_origin_says_which_races_are_no_test_of_the_model() -> None:
+    assert [ORIGIN.saw(race_id) for race_id in ("2017_21", "2018_06", "2018_07", "2019_01", "2019_02")] == [
+        "training",
+        "training",
+        "validation",
+        "validation",
+        "no",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +107,7 @@ def write(
         folder,
         model,
         specs=specs,
-        feature_service="finish_position_v1",
-        data_hash="d" * 64,
+        origin=ORIGIN,
         encoder=None if identity is None or weights is None or weights.file is None else (weights.file, identity),
         question={"tabular": tabular_array(race.features, specs), "pictures": pictures or [None] * len(race)},
     )
@@ -110,7 +130,7 @@ def visual(rows: Rows, weights: LoadedWeights, tmp_path_factory: pytest.TempPath
 def test_the_folder_answers_as_the_model_does(tabular: tuple[Path, Any, tuple[FeatureSpec, ...], Rows]) -> None:
     folder, model, specs, race = tabular
     served = ServedModel(folder)
-    assert (served.name, served.feature_service, served.data_hash) == ("small", "finish_position_v1", "d" * 64)
+    assert (served.name, served.origin) == ("small", ORIGIN)
     assert served.specs == specs
     assert not served.uses_pictures
     answer = served.predict(tabular_array(race.features, specs))
@@ -127,7 +147,7 @@ def test_an_ensemble_is_served_too(rows: Rows, tmp_path: Path) -> None:
     race = rows.take(rows.race_code == 7)
     specs = feature_specs(rows.features, list(rows.features.columns))
     question = {"tabular": tabular_array(race.features, specs), "pictures": [None] * len(race)}
-    write_served_model(tmp_path / "m", model, specs=specs, feature_service="s", data_hash="d", encoder=None, question=question)
+    write_served_model(tmp_path / "m", model, specs=specs, origin=ORIGIN, encoder=None, question=question)
     answer = ServedModel(tmp_path / "m").predict(question["tabular"])
     np.testing.assert_allclose(answer, model.predict_proba(race), atol=1e-5)
 
@@ -258,7 +278,7 @@ def test_a_model_that_cannot_answer_its_question_is_not_kept(rows: Rows, tmp_pat
     specs = feature_specs(rows.features, list(rows.features.columns))
     question = {"tabular": np.zeros((N_CARS, 2), dtype=np.float32), "pictures": [None] * N_CARS}
     with pytest.raises(ModelContractError):
-        write_served_model(folder, model, specs=specs, feature_service="s", data_hash="d", encoder=None, question=question)
+        write_served_model(folder, model, specs=specs, origin=ORIGIN, encoder=None, question=question)
     assert not is_served_model(folder), "and the model before it is gone, because its files were replaced"
 
 

@@ -29,8 +29,15 @@ def test_a_sure_winner() -> None:
 def test_a_prediction_is_json_with_its_model() -> None:
     model = ModelInUse("ensemble", "1", "baseline", "finish_position_v1", None, "a note")
     said = Prediction(
-        "2024_08", {"lap": 39}, "offline", model, {"features": {}, "pictures": []}, [_said_about("x", 1, np.eye(20)[0])]
+        race_id="2024_08",
+        moment={"lap": 39},
+        source="offline",
+        model=model,
+        saw_this_race="training",
+        notes=["a note"],
+        missing={"features": {}, "pictures": []},
+        drivers=[_said_about("x", 1, np.eye(20)[0])],
     )
     found = said.to_json()
-    assert found["model"]["note"] == "a note"
+    assert (found["model"]["note"], found["notes"], found["model"]["saw_this_race"]) == ("a note", ["a note"], "training")
     assert found["drivers"][0]["p_win"] == 1
