@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Pitwall needs Python 3.11 or 3.12: not found as '$(PYTHON)'. Try: make $(MAKECMDGOALS) PYTHON=python3"; exit 2; }
 	@echo "Installing into $(VENV) (about two minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: venv ## simulate seasons, run the whole loop, print the verdict, a lookup and a prediction

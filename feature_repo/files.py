@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from feature_repo.errors import MissingInputError
+from feature_repo.errors import DamagedFileError, MissingInputError
 
 TMP_PREFIX = ".tmp-"
 
@@ -61,7 +62,7 @@ def read_json(source: Path) -> Any:
         MissingInputError: there is no such file.
     """
     if not source.exists():
-        raise MissingInputError(f"{source}: no such file; run the step that writes it first (`pitwall status` shows which)")
+        raise MissingInputError(f"{source}: no such file; run the step that writes it first or all of them: `pitwall run`")
     return json.loads(source.read_text(encoding="utf-8"))
 
 
@@ -76,10 +77,14 @@ def read_parquet(source: Path, columns: list[str] | None = None) -> pd.DataFrame
 
     Raises:
         MissingInputError: there is no such file.
+        DamagedFileError: it is no Parquet file.
     """
     if not source.exists():
-        raise MissingInputError(f"{source}: no such file; run the step that writes it first (`pitwall status` shows which)")
-    return pd.read_parquet(source, columns=columns)
+        raise MissingInputError(f"{source}: no such file; run the step that writes it first, or all of them: `pitwall run`")
+    try:
+        return pd.read_parquet(source, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedFileError(f"{source}: got no readable Parquet ({error}); delete it and run `pitwall run` again") from error
 
 
 def sha256_file(source: Path) -> str:

@@ -13,7 +13,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 class Settings(BaseSettings):
     """Where a Pitwall home lives, and how it is computed. Two homes never share a file."""
 
-    model_config = SettingsConfigDict(env_prefix="PITWALL_", yaml_file="pitwall.yaml", frozen=True, extra="forbid")
+    # An empty PITWALL_HOME is an unset one, not the working directory.
+    model_config = SettingsConfigDict(
+        env_prefix="PITWALL_", env_ignore_empty=True, yaml_file="pitwall.yaml", frozen=True, extra="forbid"
+    )
 
     home: Path = Field(default=Path("data"), description="Folder that holds everything Pitwall writes.")
     encoder: str = Field(

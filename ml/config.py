@@ -70,7 +70,7 @@ class FusionConfig(BaseModel):
         description="listwise: the official order among cars that were not classified counts; False: only that they are last.",
     )
     model_retirements: bool = Field(
-        False,
+        default=False,
         description="listwise: mix the order with where retired cars end up; share and scale fitted on the validation races.",
     )
 

@@ -24,6 +24,7 @@ from ml.rows import N_POSITIONS, PositionModel, Rows
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.18
+MOST_TEST_SEASONS = 5
 SHUFFLED, BLANK = "shuffled_pictures", "blank_pictures"
 
 ModelFactory = Callable[[int], PositionModel]
@@ -87,8 +88,11 @@ def control_name(model: str, control: str) -> str:
 
 
 def default_test_seasons(rows: Rows) -> list[int]:
-    """Every season with at least two earlier ones: fewer leave too little to learn from."""
-    return sorted({int(season) for season in rows.seasons})[2:]
+    """The newest five seasons that have at least two earlier ones: fewer leave too little to learn from.
+
+    Five, so that the cost of an evaluation grows with the races and not with their square.
+    """
+    return sorted({int(season) for season in rows.seasons})[2:][-MOST_TEST_SEASONS:]
 
 
 def folds(rows: Rows, test_seasons: Sequence[int] | None = None, *, validation_share: float = VALIDATION_SHARE) -> list[Fold]:

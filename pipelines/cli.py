@@ -22,6 +22,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import pandas as pd
 import typer
+from pydantic import ValidationError
+from yaml import YAMLError
 
 from feature_repo.console import Report, configure_logging, emit, err, instant, out, progress_bar
 from feature_repo.errors import PitwallError
@@ -161,7 +163,7 @@ def train(home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def evaluate(
     test_seasons: Annotated[
-        str | None, typer.Option("--test-seasons", help="Seasons to test on [every season with two earlier ones].")
+        str | None, typer.Option("--test-seasons", help="Seasons to test on (default: the newest five with two earlier ones).")
     ] = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -359,4 +361,10 @@ def main() -> None:
     except PitwallError as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
         err.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise SystemExit(1) from error
+    except (ValidationError, YAMLError) as error:
+        err.print(f"error: settings (PITWALL_* variables or pitwall.yaml): {error}", style="red", highlight=False, markup=False)
+        raise SystemExit(2) from error
+    except OSError as error:
+        err.print(f"error: {error}; check --home and --path", style="red", highlight=False, markup=False)
         raise SystemExit(1) from error

@@ -215,6 +215,8 @@ def embed_traces(settings: Settings, *, progress: Progress | None = None) -> Emb
     pictures: dict[str, PictureRecord] = {}
     for record in store.records().values():
         pictures.setdefault(record.sha256, record)
+    if not pictures:
+        raise MissingInputError(f"{settings.multimodal_dir}: no pictures to embed; run `pitwall traces` first")
     with _alone(settings.embeddings_dir), _threads(settings.threads):
         remove_leftovers(settings.embeddings_dir)
         encoder = _chosen_encoder(settings, progress)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.errors import DamagedFileError
 from feature_repo.files import TMP_PREFIX, atomic_path, sha256_file, sha256_json, write_text
 from pipelines import schemas
 from pipelines.errors import LakeSchemaError, MixedLakeError
@@ -88,7 +89,7 @@ class Lake:
             raise LakeSchemaError(f"lake table {table}: got columns {unknown}, expected some of {spec.columns}")
         present = self.seasons(table)
         chosen = present if seasons is None else sorted(set(seasons) & set(present))
-        parts = [pq.ParquetFile(self.path(table, season)).read(columns=wanted) for season in chosen]
+        parts = [_read_part(self.path(table, season), wanted) for season in chosen]
         if not parts:
             return schemas.empty_frame(table, wanted)
         frame = pa.concat_tables(parts).select(wanted).to_pandas(ignore_metadata=True)
@@ -221,7 +222,7 @@ class Lake:
         counts = dict.fromkeys([*schemas.TABLES, "quarantined"], 0)
         for name in self.partitions():
             first = name.split("/", 1)[0]
-            counts["quarantined" if first == QUARANTINE else first] += pq.read_metadata(self.root / name).num_rows
+            counts["quarantined" if first == QUARANTINE else first] += _read_rows(self.root / name)
         return counts
 
     def read_quarantine(self, table: str, seasons: Iterable[int] | None = None) -> pd.DataFrame:
@@ -229,8 +230,22 @@ class Lake:
         folder = self.root / QUARANTINE / schemas.table(table).name
         present = _seasons_below(folder)
         chosen = present if seasons is None else sorted(set(seasons) & set(present))
-        parts = [pq.ParquetFile(folder / f"season={season:04d}" / "part.parquet").read() for season in chosen]
+        parts = [_read_part(folder / f"season={season:04d}" / "part.parquet") for season in chosen]
         return pa.concat_tables([_QUARANTINE_SCHEMA.empty_table(), *parts]).to_pandas()
+
+
+def _read_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except pa.ArrowInvalid as error:
+        raise DamagedFileError(f"{path}: got no readable Parquet ({error}); delete it and run `pitwall ingest` again") from error
+
+
+def _read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns=columns)
+    except pa.ArrowInvalid as error:
+        raise DamagedFileError(f"{path}: got no readable Parquet ({error}); delete it and run `pitwall ingest` again") from error
 
 
 def _seasons_below(folder: Path) -> list[int]:

@@ -179,8 +179,10 @@ def _evidence_for_gate(settings: Settings, test_seasons: Sequence[int] | None = 
     if not (folder / "evaluation.json").exists():
         raise NotTrainedError(f"{folder}: no evaluation; run `pitwall evaluate` first")
     evaluation = read_json(folder / "evaluation.json")
+    if "recipes" not in evaluation:
+        raise NotTrainedError(f"{folder}: written by an earlier version; run `pitwall train` and `pitwall evaluate` again")
     for name in (CANDIDATE, BASELINE):
-        trained = read_json(settings.models_dir / name / DESCRIPTION)["origin"]
+        trained = read_json(settings.models_dir / name / DESCRIPTION).get("origin", {"data_hash": "", "recipe": ""})
         evaluated = {"data_hash": evaluation["data_hash"], "recipe": evaluation["recipes"][name]}
         for what, expected in evaluated.items():
             if trained[what] != expected:

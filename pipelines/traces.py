@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo.errors import MissingInputError, PitwallError
+from feature_repo.errors import InvalidMomentError, MissingInputError, PitwallError
 from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_entrants, load_moments, resolve_moment, unknown
@@ -52,7 +52,7 @@ class TracesReport:
         missing: `race_id/driver_id` of entrants without a timed lap by the moment: there is nothing to draw.
         failed: `race_id/driver_id` of entrants with laps that could not be drawn (see `generation_errors.log`).
         skipped: race_id of races left out altogether (see `skipped_races.json`).
-        share: pictures over entrants with laps, 0..1; 1 when there are none.
+        share: pictures over entrants with laps and all entrants of skipped races, 0..1; 1 when there are none.
         seconds: wall time.
     """
 
@@ -111,7 +111,7 @@ def render_traces(
     Raises:
         MissingInputError: the feature tables are not there.
         UnknownEntityError: a race in `race_ids` has no entrants.
-        InvalidMomentError: `moment` has another form.
+        InvalidMomentError: `moment` has another form, or no race asked for has it.
         StoreBusyError: another process is rendering into this home.
     """
     started = time.perf_counter()
@@ -122,6 +122,8 @@ def render_traces(
     entered_races = _entered_races(entrants, race_ids)
     failures = FailureLog(settings.multimodal_dir)
     races = _races_at(load_moments(settings), entered_races, asked, failures)
+    if entered_races and not races:
+        raise InvalidMomentError(f"{asked}: none of the {len(entered_races)} races asked for has this moment; nothing was drawn")
     entered = entrants[entrants["race_id"].isin(races)]
     wanted = _wanted(settings, races, entered, failures, is_default=is_default)
 
@@ -144,6 +146,8 @@ def render_traces(
     missing = sorted(
         f"{race}/{driver}" for race, driver in names if (race, driver) not in drawn and f"{race}/{driver}" not in broken
     )
+    # Entrants of a race that was left out altogether count as not drawn.
+    expected = len(wanted) + len(broken) + int(entrants["race_id"].isin(set(entered_races) - set(races)).sum())
     report = TracesReport(
         rendered=len(todo),
         up_to_date=len(wanted) - len(todo),
@@ -152,7 +156,7 @@ def render_traces(
         missing=missing,
         failed=sorted(broken),
         skipped=sorted(failures.skipped),
-        share=len(wanted) / (len(wanted) + len(broken)) if wanted or broken else 1.0,
+        share=len(wanted) / expected if expected else 1.0,
         seconds=time.perf_counter() - started,
     )
     logger.info(

@@ -29,6 +29,7 @@ def lookup(
 ) -> None:
     """Features of one driver in one race: value, event time, age and status. Online by default."""
     from serving.lookup import lookup as ask
+    from serving.races import race_of
 
     settings = _settings(home)
     found = ask(settings, race_id=_race_id(settings, race), driver_id=driver, service=service, as_of=as_of)
@@ -38,7 +39,8 @@ def lookup(
             [name, _value(feature.value), _time(feature.event_timestamp), _age(feature.age_s), feature.status]
             for name, feature in found.features.items()
         ]
-        title = f"{found.race_id} {found.driver_id}: {found.service}, {found.source} as of {_time(found.as_of)}"
+        mark = " SIMULATED" if race_of(settings, found.race_id).is_simulated else ""
+        title = f"{found.race_id}{mark} {found.driver_id}: {found.service}, {found.source} as of {_time(found.as_of)}"
         table(title, ["feature", "value", "event time (UTC)", "age", "status"], rows)
 
     emit(found.to_json(), as_json=as_json, show=show)
@@ -74,7 +76,8 @@ def predict(
             for driver in said.drivers
         ]
         where = f"lap {said.moment['lap']}" if said.moment["lap"] is not None else "now"
-        title = f"{said.race_id} at {where} ({said.moment['as_of']}), {said.source}"
+        mark = " SIMULATED" if said.simulated else ""
+        title = f"{said.race_id}{mark} at {where} ({said.moment['as_of']}), {said.source}"
         table(title, ["place", "driver", "expected", "P(win)", "P(podium)", "P(points)"], rows)
         model = said.model
         out.print(f"model: {model.name} version {model.version} ({model.role}), service {model.feature_service}")

@@ -82,6 +82,7 @@ class Prediction:
 
     Attributes:
         race_id: the race.
+        simulated: it never happened.
         moment: `asked` (as the user put it), `lap` (the leader's), `as_of` (UTC; nothing later was read), `truncated` (the race
             ended before the lap asked for).
         source: `offline` (point in time) or `online` (newest state).
@@ -94,6 +95,7 @@ class Prediction:
     """
 
     race_id: str
+    simulated: bool
     moment: dict[str, Any]
     source: str
     model: ModelInUse
@@ -106,6 +108,7 @@ class Prediction:
         """The prediction as JSON."""
         return {
             "race_id": self.race_id,
+            "simulated": self.simulated,
             "moment": self.moment,
             "source": self.source,
             "model": {**vars(self.model), "saw_this_race": self.saw_this_race},
@@ -281,6 +284,7 @@ class Predictor:
         order = np.argsort(places, kind="stable")
         return Prediction(
             race_id=race_id,
+            simulated=race_of(self.settings, race_id).is_simulated,
             moment=moment,
             source=source,
             model=self.model,

@@ -209,6 +209,17 @@ def test_bad_usage_exits_with_2_and_writes_nothing(
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize(("variable", "value"), [("PITWALL_SEED", "x"), ("PITWALL_THREADS", "0")])
+def test_a_wrong_setting_is_bad_usage(
+    pitwall: Pitwall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    ended = pitwall("status", home=tmp_path / "home")
+    assert (ended.code, ended.out) == (2, "")
+    assert variable.removeprefix("PITWALL_").lower() in ended.err
+    assert "Traceback" not in ended.err
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

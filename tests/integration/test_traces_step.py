@@ -115,7 +115,7 @@ def test_one_bad_car_and_one_race_without_the_lap_do_not_stop_the_rest(settings:
     report = render_traces(settings, moment="lap:6")
     assert report.failed == ["2024_08/driver_02"]
     assert report.skipped == ["2024_09"]
-    assert (report.rendered, report.share) == (3, 0.75)
+    assert (report.rendered, report.share) == (3, 3 / 8), "a bad car and four cars of the race left out"
     assert "2024_09" in json.loads((settings.multimodal_dir / "skipped_races.json").read_text())
     log = (settings.multimodal_dir / "generation_errors.log").read_text().splitlines()
     assert {(json.loads(line)["race_id"], json.loads(line)["driver_id"]) for line in log} == {
@@ -129,6 +129,8 @@ def test_what_cannot_be_asked(home: Settings, tmp_path: Path) -> None:
         render_traces(home, race_ids=["2024_20"])
     with pytest.raises(InvalidMomentError):
         render_traces(home, moment="soon")
+    with pytest.raises(InvalidMomentError, match="none of the 2 races asked for has this moment"):
+        render_traces(home, moment="lap:500")
     with pytest.raises(MissingInputError):
         render_traces(Settings(home=tmp_path / "empty"))
     report = render_traces(home, moment="pre_race")

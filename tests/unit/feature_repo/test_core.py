@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import files, ids
-from feature_repo.errors import InvalidIdError, MissingInputError
+from feature_repo.errors import DamagedFileError, InvalidIdError, MissingInputError
 from feature_repo.settings import Settings
 from feature_repo.visibility import as_utc, latest_visible, visible
 
@@ -74,6 +74,18 @@ def test_a_missing_input_names_the_file_and_the_next_step(tmp_path: Path) -> Non
         files.read_parquet(tmp_path / "absent.parquet")
     with pytest.raises(MissingInputError, match=r"absent\.json"):
         files.read_json(tmp_path / "absent.json")
+
+
+def test_a_damaged_table_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DamagedFileError, match=r"t\.parquet: got no readable Parquet .*run `pitwall run` again"):
+        files.read_parquet(tmp_path / "t.parquet")
+
+
+def test_an_empty_variable_is_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PITWALL_HOME", "")
+    assert Settings().home == tmp_path / "data"
 
 
 def test_visibility_needs_both_instants_and_includes_equal_ones() -> None:

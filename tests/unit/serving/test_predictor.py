@@ -30,6 +30,7 @@ def test_a_prediction_is_json_with_its_model() -> None:
     model = ModelInUse("ensemble", "1", "baseline", "finish_position_v1", None, "a note")
     said = Prediction(
         race_id="2024_08",
+        simulated=False,
         moment={"lap": 39},
         source="offline",
         model=model,
