@@ -18,20 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_repo.settings import Settings
-from ml.encoders import pretrain, transforms
+from ml.encoders import transforms
 from ml.encoders.curves import simulate_race
 from ml.encoders.pictures import read_picture
 from ml.encoders.resnet import build_network, channels_last, fold_batchnorm, pooled
 from ml.encoders.torchvision_ops import torchvision_models
 from ml.encoders.vision import VisionEncoder
-from ml.encoders.weights import LoadedWeights, resolve_weights, state_sha256
+from ml.encoders.weights import LoadedWeights, resolve_weights
 from ml.traces.axes import race_axes
 from ml.traces.laps import lap_trace
 from ml.traces.renderer import TraceRenderer
 
 _RACES, _REPEATS, _GOAL, _LEAST_COSINE = 4, 3, 2.5, 0.9999
-# A minute of teaching, for a machine where no encoder has been taught yet.
-_SHORT = pretrain.Recipe(races=24, coarse_steps=40, fine_steps=8, settled_steps=4, held_out_races=1)
 
 
 def _pngs() -> list[bytes]:
@@ -46,13 +44,10 @@ def _pngs() -> list[bytes]:
 
 
 def _weights() -> tuple[LoadedWeights, str]:
-    """The taught encoder of this home if there is one, else a shortly taught one."""
+    """The taught encoder of this home; taught first (minutes, once) where there is none."""
     settings = Settings()
-    taught = settings.weights_dir / f"trace-{pretrain.recipe_sha256(settings.seed)[:16]}.json"
-    if taught.exists():
-        return resolve_weights("trace", weights_dir=settings.weights_dir, seed=settings.seed), "this home's taught encoder"
-    state = pretrain.teach(seed=7, recipe=_SHORT).state_dict
-    return LoadedWeights("trace", state, state_sha256(state), "", transforms.TRACE), f"an encoder taught for {_SHORT.steps} steps"
+    weights = resolve_weights("trace", weights_dir=settings.weights_dir, seed=settings.seed, threads=settings.threads)
+    return weights, "this home's taught encoder"
 
 
 def _reference(weights: LoadedWeights) -> Callable[[list[bytes]], Tensor]:
