@@ -209,14 +209,12 @@ def test_bad_usage_exits_with_2_and_writes_nothing(
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize(("variable", "value"), [("PITWALL_SEED", "x"), ("PITWALL_THREADS", "0")])
-def test_a_wrong_setting_is_bad_usage(
-    pitwall: Pitwall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
-    monkeypatch.setenv(variable, value)
+@pytest.mark.parametrize(("text", "said"), [("colour: red", "colour"), ("seed: [1", "pitwall.yaml"), ("moment: 3", "moment")])
+def test_a_wrong_setting_is_bad_usage(pitwall: Pitwall, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "pitwall.yaml").write_text(text, encoding="utf-8")
     ended = pitwall("status", home=tmp_path / "home")
     assert (ended.code, ended.out) == (2, "")
-    assert variable.removeprefix("PITWALL_").lower() in ended.err
+    assert said in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -34,7 +34,8 @@ def test_every_view_says_what_for_whom_how_fresh_and_in_what_unit(view: FeatureV
     assert view.entities
     assert view.ttl is not None
     assert view.ttl.total_seconds() > 0
-    assert set(view.tags) == {"owner", "tier"}
+    assert {"owner", "tier"} <= set(view.tags) <= {"owner", "tier", "fresh_for_s"}
+    assert float(view.tags.get("fresh_for_s", 1)) > 0
     assert [field.name for field in view.features if not field.description.endswith(".")] == []
     assert [field.name for field in view.features if field.name.endswith("_y")] == [], "DuckDB refuses names that end in _y"
     assert view.batch_source.timestamp_field == EVENT

@@ -129,9 +129,10 @@ def test_a_stopped_run_keeps_what_it_had(home, monkeypatch):
     assert not list(home.embeddings_dir.glob("*.parts/*.safetensors")), "parts are folded into one file"
 
 
-def test_an_empty_store_is_no_error(settings, weights_path):
-    report = embed_traces(settings.model_copy(update={"encoder": str(weights_path)}))
-    assert (report.count, report.new) == (0, 0)
+def test_without_pictures_no_encoder_is_taught(settings, weights_path):
+    with pytest.raises(MissingInputError, match="run `pitwall traces` first"):
+        embed_traces(settings.model_copy(update={"encoder": str(weights_path)}))
+    assert not settings.weights_dir.exists()
 
 
 def test_another_encoder_never_meets_these_embeddings(home, tmp_path, caplog):
