@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,20 +33,6 @@ DESCRIPTION, PREDICTOR, ENCODER, QUESTION = "served_model.json", "predictor", "e
 FORMAT = 2
 
 _KINDS: Mapping[str, type[FusionPredictor] | type[EnsemblePredictor]] = {"fusion": FusionPredictor, "ensemble": EnsemblePredictor}
-
-
-class SavedModel(Protocol):
-    """A fitted position model that can write itself."""
-
-    name: str
-
-    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
-        """(N, 20) position probabilities."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write everything needed to load it again."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Instant = pd.Timestamp | None
 Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")]
 SourceName = Annotated[str, typer.Option("--source", help="files or simulator.")]

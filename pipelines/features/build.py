@@ -28,7 +28,6 @@ from pipelines.steps import code_hash, record, recorded
 logger = logging.getLogger(__name__)
 
 STEP = "features"
-SPINE_TABLES = ("entrants", "moments")
 # progress(table, done, total): called after each table is written
 Progress = Callable[[str, int, int], None]
 _LAKE_TABLES = ("circuits", "races", "drivers", "entries", "qualifying", "laps", "pit_stops", "weather")
