@@ -43,3 +43,7 @@ class PointInTimeError(PitwallError, RuntimeError):
 
 class DuplicateRowsError(PitwallError, ValueError):
     """A feature table holds two rows with the same key, event time and created time, so no newest row exists."""
+
+
+class SparkNotAvailableError(PitwallError, RuntimeError):
+    """Engine spark is asked for, but PySpark or Java is missing or too old, or no session could be started."""

@@ -5,6 +5,7 @@ defaults. Nothing is read or created on import; entry points build one `Settings
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -31,6 +32,14 @@ class Settings(BaseSettings):
     threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
+    engine: Literal["embedded", "spark"] = Field(
+        default="embedded",
+        description="What computes features, joins, materialization, pictures and embeddings: embedded or spark.",
+    )
+    spark_master: str = Field(
+        default="local[2]", min_length=1, description="Spark master of engine spark, such as local[2] or yarn."
+    )
+    spark_conf: dict[str, str] = Field(default_factory=dict, description="Further Spark settings of engine spark, as JSON.")
 
     @field_validator("home")
     @classmethod
