@@ -115,6 +115,7 @@ class FusionPredictor:
             )
             results.append(trainer.train(resume=self._resume))
             models.append(model)
+        _share_picture_inputs(models)
         self._preprocessor, self._models, self.results = preprocessor, models, tuple(results)
         self._calibrate(validation, retired_position=train.position[~train.finished])
         logger.info(
@@ -158,8 +159,9 @@ class FusionPredictor:
         embedding = torch.from_numpy(np.ascontiguousarray(rows.embedding, dtype=np.float32)).to(self._device)
         has_picture = torch.from_numpy(rows.has_picture.copy()).to(self._device)
         codes = torch.from_numpy(race.copy()).to(self._device)
-        with torch.no_grad(), one_thread():
-            outputs = [model(embedding, tabular, has_picture=has_picture, race=codes).double() for model in self._models]
+        with torch.inference_mode(), one_thread():
+            inputs = _picture_inputs(self._models, embedding, has_picture, codes)
+            outputs = [model.fuse(image, tabular).double() for model, image in zip(self._models, inputs, strict=True)]
         averaged: NDArray[np.float64] = torch.stack(outputs).mean(dim=0).cpu().numpy()
         return averaged
 
@@ -288,7 +290,28 @@ def _load_nets(weights: bytes, config: FusionConfig, tabular_dim: int, device: t
             net = MultiModalFusionModel(config, tabular_dim)
         net.load_own_state({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
         nets.append(net.to(device).eval_mode())
+    _share_picture_inputs(nets)
     return nets
+
+
+def _share_picture_inputs(nets: list[MultiModalFusionModel]) -> None:
+    """Let nets of equal picture inputs use one module: those of one training part differ in their weights only."""
+    for net in nets[1:]:
+        first, own = nets[0].image_inputs, net.image_inputs
+        if first is None or own is None:
+            continue
+        state, expected = own.state_dict(), first.state_dict()
+        if all(torch.equal(state[key], expected[key]) for key in expected):
+            net.image_inputs = first
+
+
+def _picture_inputs(
+    nets: list[MultiModalFusionModel], embedding: Tensor, has_picture: Tensor, race: Tensor
+) -> list[Tensor | None]:
+    """What each net sees of the pictures; projected once for all nets that share the projection."""
+    projected = {id(net.image_inputs): net.image_inputs for net in nets}
+    inputs = {key: None if module is None else module(embedding, has_picture, race) for key, module in projected.items()}
+    return [inputs[id(net.image_inputs)] for net in nets]
 
 
 def _discretised_normal(mean: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
