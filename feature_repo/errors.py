@@ -9,7 +9,11 @@ class PitwallError(Exception):
     """Base of every error Pitwall raises on purpose; the CLI prints these without a traceback."""
 
 
-class InvalidIdError(PitwallError, ValueError):
+class BadUsageError(PitwallError):
+    """What was asked is malformed, whatever a home holds; the CLI ends with 2."""
+
+
+class InvalidIdError(BadUsageError, ValueError):
     """An id does not have the form of ids, so it may not become part of a path or a query."""
 
 
@@ -25,7 +29,7 @@ class DamagedFileError(PitwallError, ValueError):
     """A file Pitwall wrote no longer matches what was recorded about it."""
 
 
-class InvalidMomentError(PitwallError, ValueError):
+class InvalidMomentError(BadUsageError, ValueError):
     """A moment of prediction is not of a known form, or names a lap that its race was never scheduled to have."""
 
 
@@ -47,3 +51,7 @@ class DuplicateRowsError(PitwallError, ValueError):
 
 class SparkNotAvailableError(PitwallError, RuntimeError):
     """Engine spark is asked for, but PySpark or Java is missing or too old, or no session could be started."""
+
+
+class PackingError(PitwallError, ValueError):
+    """A table, value or key does not fit the view whose packed online rows it is to become."""
