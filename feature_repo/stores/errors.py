@@ -1,0 +1,19 @@
+"""What can be wrong with what a store was asked to read or to answer."""
+
+from feature_repo.errors import PitwallError
+
+
+class KeyTypeError(PitwallError, TypeError):
+    """A join key or a time has a type that cannot be one, or that cannot be compared with the other side's."""
+
+
+class EntityRowsError(PitwallError, ValueError):
+    """Entity rows lack a column, or are of a kind that the store cannot answer."""
+
+
+class SourceError(PitwallError, ValueError):
+    """A source of features is of a kind that the store cannot read, lacks a column, or is not there."""
+
+
+class SourceChangedError(PitwallError, RuntimeError):
+    """The files of a source kept changing while they were read."""
