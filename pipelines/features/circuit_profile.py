@@ -58,8 +58,17 @@ def compute_circuit_profile(
         Keyed by `circuit_id`; a row per instant at which a race there entered the calendar or its result was published.
         `event_timestamp` is when the newest race or result it knows of was first known.
     """
-    calendar = versions(races, ["race_id"])
-    facts = with_race(race_facts(entries, laps), races, ["circuit_id"])
+    return profiles(versions(races, ["race_id"]), with_race(race_facts(entries, laps), races, ["circuit_id"]), circuits)
+
+
+def profiles(calendar: pd.DataFrame, facts: pd.DataFrame, circuits: pd.DataFrame) -> pd.DataFrame:
+    """Feature rows of all circuits, or of one: what a worker that holds one circuit runs.
+
+    Args:
+        calendar: canonical races there, every version, with `known`.
+        facts: rows of `race_facts` with `circuit_id`.
+        circuits: canonical circuits, for the altitude.
+    """
     heights = versions(circuits, ["season", "circuit_id"]).sort_values([KNOWN, "season"], kind="stable")
     rows = [
         row

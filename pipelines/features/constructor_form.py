@@ -50,7 +50,11 @@ def constructor_facts(
     entries: pd.DataFrame, qualifying: pd.DataFrame, laps: pd.DataFrame, pit_stops: pd.DataFrame
 ) -> pd.DataFrame:
     """`team_facts` with Elo rating and championship place: all that a constructor's form is computed from."""
-    facts = team_facts(starter_facts(entries, qualifying, laps), pit_stops)
+    return rated(team_facts(starter_facts(entries, qualifying, laps), pit_stops))
+
+
+def rated(facts: pd.DataFrame) -> pd.DataFrame:
+    """`team_facts` (of every race: rating and place hang on all before it) with Elo rating and championship place."""
     key = [KNOWN, "constructor_id"]
     facts = facts.merge(elo(facts, "constructor_id"), on=key, how="left", validate="many_to_one")
     return facts.merge(standings(facts), on=key, how="left", validate="many_to_one")

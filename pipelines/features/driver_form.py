@@ -65,7 +65,11 @@ def compute_driver_form(entries: pd.DataFrame, qualifying: pd.DataFrame, laps: p
 
 def driver_facts(entries: pd.DataFrame, qualifying: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """`starter_facts` with each driver's Elo rating after the publication: all that a driver's form is computed from."""
-    facts = starter_facts(entries, qualifying, laps)
+    return rated(starter_facts(entries, qualifying, laps))
+
+
+def rated(facts: pd.DataFrame) -> pd.DataFrame:
+    """`facts` (of every race: a rating hangs on all before it) with each driver's Elo rating after the publication."""
     return facts.merge(elo(facts, "driver_id"), on=[KNOWN, "driver_id"], how="left", validate="many_to_one")
 
 

@@ -37,6 +37,16 @@ def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.Data
         Keyed by `race_id, driver_id`: a provisional row when qualifying is published, a final one at `grid_timestamp`.
         `event_timestamp` is when the newest of the two was first known, `created_timestamp` the instant of the row.
     """
+    return grid_rows(cars(entries, qualifying, races), starts(entries, races, laps))
+
+
+def cars(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.DataFrame) -> pd.DataFrame:
+    """What each race's qualifying and grid say about its cars: one row per car and instant; needs nothing of other races.
+
+    Returns:
+        `race_id, driver_id, known, event, start` (microseconds; `start` as float64, NaN where the calendar does not say yet) and,
+        as float64, `grid, place, is_pit_lane_start, gap_to_pole_pct, gap_to_teammate_pct`.
+    """
     session = versions(qualifying, ENTRY_KEY)
     slots = starting_slots(entries)
     moments = pd.concat([session[["race_id", KNOWN]], slots[["race_id", KNOWN]]]).drop_duplicates()
@@ -46,20 +56,44 @@ def compute_grid(entries: pd.DataFrame, qualifying: pd.DataFrame, races: pd.Data
     gaps = gaps[[*_CAR, "position", "qualifying_gap_pct", "teammate_gap_pct"]].merge(first_session, on=ENTRY_KEY)
     placed = as_known_at(slots, moments, ENTRY_KEY).merge(first_slot, on=ENTRY_KEY)
     rows = gaps.merge(placed, on=_CAR, how="outer", sort=True)
-    start = micros_or_nan(with_race(rows, races, ["race_start"])["race_start"])
-    previous = last_start(rows, start, with_race(publications(entries, laps), races, ["race_start"]))
-    grid = rows["grid"].to_numpy(dtype=np.float64, na_value=np.nan)
-    place = rows["position"].to_numpy(dtype=np.float64, na_value=np.nan)
-    event = rows[["first_session", "first_slot"]].max(axis="columns").astype("int64")
-    filled = rows[ENTRY_KEY].assign(
-        grid_position=grid,
-        grid_qualifying_position=place,
-        grid_qualifying_gap_to_pole_pct=rows["qualifying_gap_pct"],
-        grid_qualifying_gap_to_teammate_pct=rows["teammate_gap_pct"],
-        grid_is_pit_lane_start=rows["is_pit_lane_start"].to_numpy(dtype=np.float64, na_value=np.nan),
-        grid_penalty_places=grid - place,
-        driver_days_since_last_race=(start - previous) / DAY_US,
-        **{EVENT: stamps(event.to_numpy()), CREATED: stamps(rows[KNOWN].to_numpy())},
+    floats = {
+        "grid": rows["grid"],
+        "place": rows["position"],
+        "is_pit_lane_start": rows["is_pit_lane_start"],
+        "gap_to_pole_pct": rows["qualifying_gap_pct"],
+        "gap_to_teammate_pct": rows["teammate_gap_pct"],
+    }
+    return rows[_CAR].assign(
+        event=rows[["first_session", "first_slot"]].max(axis="columns").astype("int64"),
+        start=micros_or_nan(with_race(rows, races, ["race_start"])["race_start"]),
+        **{name: values.to_numpy(dtype=np.float64, na_value=np.nan) for name, values in floats.items()},
+    )
+
+
+def starts(entries: pd.DataFrame, races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
+    """`driver_id, known, start`: who is known since when to have started a race scheduled for when (microseconds, float64)."""
+    results = with_race(publications(entries, laps), races, ["race_start"])
+    results = results.assign(start=micros_or_nan(results["race_start"]))
+    return results.loc[results["started"] & ~np.isnan(results["start"]), ["driver_id", KNOWN, "start"]]
+
+
+def grid_rows(of_cars: pd.DataFrame, started: pd.DataFrame) -> pd.DataFrame:
+    """Feature rows of all drivers, or of one: what a worker that holds one driver runs.
+
+    Args:
+        of_cars: from `cars`.
+        started: from `starts`, of every race.
+    """
+    start = of_cars["start"].to_numpy()
+    filled = of_cars[ENTRY_KEY].assign(
+        grid_position=of_cars["grid"],
+        grid_qualifying_position=of_cars["place"],
+        grid_qualifying_gap_to_pole_pct=of_cars["gap_to_pole_pct"],
+        grid_qualifying_gap_to_teammate_pct=of_cars["gap_to_teammate_pct"],
+        grid_is_pit_lane_start=of_cars["is_pit_lane_start"],
+        grid_penalty_places=of_cars["grid"] - of_cars["place"],
+        driver_days_since_last_race=(start - last_start(of_cars, start, started)) / DAY_US,
+        **{EVENT: stamps(of_cars["event"].to_numpy()), CREATED: stamps(of_cars[KNOWN].to_numpy())},
     )
     return table(filled, ENTITY, DTYPES)
 
@@ -82,13 +116,10 @@ def last_start(rows: pd.DataFrame, start: FloatArray, results: pd.DataFrame) -> 
     Args:
         rows: has `driver_id` and `known`.
         start: (n,) scheduled start of each row's race, microseconds, NaN where the calendar does not say yet.
-        results: from `publications`, with the `race_start` of each.
+        results: from `starts`.
     """
-    results = results.assign(start=micros_or_nan(results["race_start"]))
-    results = results[results["started"] & ~np.isnan(results["start"])]
     of_driver = {
-        driver: (starts[KNOWN].to_numpy(), starts["start"].to_numpy())
-        for driver, starts in results.groupby("driver_id", sort=False)
+        driver: (races[KNOWN].to_numpy(), races["start"].to_numpy()) for driver, races in results.groupby("driver_id", sort=False)
     }
     nothing = (np.empty(0, dtype=np.int64), np.empty(0))
     previous = np.full(len(rows), np.nan)
