@@ -33,6 +33,14 @@ class InvalidMomentError(BadUsageError, ValueError):
     """A moment of prediction is not of a known form, or names a lap that its race was never scheduled to have."""
 
 
+class FutureMomentError(InvalidMomentError):
+    """An instant lies in the future, or so long after the newest data that what was known then cannot be told."""
+
+
+class NotKnownYetError(PitwallError, LookupError):
+    """At the instant asked about nothing was known yet about the race or driver asked about."""
+
+
 class UnknownServiceError(PitwallError, LookupError):
     """A feature service is asked for that is not in the registry."""
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from feature_repo.console import Report, configure_logging, emit, err, instant, out, progress_bar
-from feature_repo.errors import PitwallError
+from feature_repo.errors import BadUsageError, PitwallError
 from feature_repo.settings import Settings
 from pipelines import views
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
@@ -34,6 +34,7 @@ from pipelines.ingest import parse_seasons
 from pipelines.ingest.base import Source
 from pipelines.ingest.run import ingest as run_ingest
 
+BAD_USAGE = 2
 GATE_REFUSED = 3
 
 app = typer.Typer(
@@ -360,10 +361,10 @@ def main() -> None:
     except PitwallError as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
         err.print(f"error: {error}", style="red", highlight=False, markup=False)
-        raise SystemExit(1) from error
+        raise SystemExit(BAD_USAGE if isinstance(error, BadUsageError) else 1) from error
     except (ValidationError, YAMLError) as error:
         err.print(f"error: settings (PITWALL_* variables or pitwall.yaml): {error}", style="red", highlight=False, markup=False)
-        raise SystemExit(2) from error
+        raise SystemExit(BAD_USAGE) from error
     except OSError as error:
         err.print(f"error: {error}; check --home and --path", style="red", highlight=False, markup=False)
         raise SystemExit(1) from error

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feature_repo.errors import PitwallError
+from feature_repo.errors import BadUsageError, PitwallError
 
 
 class SourceFormatError(PitwallError, ValueError):
@@ -47,7 +47,7 @@ class UnknownTableError(PitwallError, LookupError):
     """The lake has no table of that name."""
 
 
-class SeasonsError(PitwallError, ValueError):
+class SeasonsError(BadUsageError, ValueError):
     """A text that should name seasons, such as `2018-2024` or `2018,2020-2022`, does not."""
 
 
@@ -67,7 +67,7 @@ class UnknownModelVersionError(PitwallError, LookupError):
     """The registry has no such model version, or it carries no gate record."""
 
 
-class SimulationRequestError(PitwallError, ValueError):
+class SimulationRequestError(BadUsageError, ValueError):
     """A simulation was asked for that the simulator cannot make: too many seasons or races, or a negative seed."""
 
 
@@ -93,3 +93,11 @@ class GateRecordError(PitwallError, RuntimeError):
 
 class ModelNotAskedError(PitwallError, RuntimeError):
     """The load test of a model could not be made, so nothing was decided."""
+
+
+class UnknownStoreError(PitwallError, ValueError):
+    """A store to test is asked for that is neither one of the known names nor the class path of a Feast store."""
+
+
+class ServerNotAvailableError(PitwallError, RuntimeError):
+    """A database server that a store needs is not installed here, or does not start."""
