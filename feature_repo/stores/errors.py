@@ -1,6 +1,6 @@
 """What can be wrong with what a store was asked to read or to answer."""
 
-from feature_repo.errors import PitwallError
+from feature_repo.errors import BadUsageError, PitwallError
 
 
 class KeyTypeError(PitwallError, TypeError):
@@ -17,3 +17,15 @@ class SourceError(PitwallError, ValueError):
 
 class SourceChangedError(PitwallError, RuntimeError):
     """The files of a source kept changing while they were read."""
+
+
+class OnlineStoreUnavailableError(PitwallError, ConnectionError):
+    """The server of the online store does not answer, or refuses what it is asked; it may answer again later."""
+
+
+class OnlineUrlError(BadUsageError, ValueError):
+    """The URL of the online store names no store, or holds what may not be in it."""
+
+
+class UnsupportedStoreError(PitwallError, TypeError):
+    """A step needs one of Pitwall's own stores, and the configuration names another."""
