@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer import BadParameter
 
-from feature_repo.visibility import as_utc
+from feature_repo.visibility import parse_instant
 
 Report = Callable[[str, int, int], None]
 """Progress of a step: what is being done, how many are done, how many there are."""
@@ -44,15 +44,18 @@ def configure_logging(*, verbose: bool) -> None:
 
 
 def instant(text: str) -> pd.Timestamp:
-    """A time given on the command line, as UTC.
+    """A time given on the command line (see `parse_instant`), as UTC.
 
     Raises:
         BadParameter: it is none.
     """
     try:
-        return as_utc(text)
+        return parse_instant(text)
     except ValueError as error:
-        raise BadParameter(f"got {text!r}, expected a UTC instant such as 2024-05-26T14:00:00Z") from error
+        raise BadParameter(
+            f"got {text!r}, expected a UTC instant such as 2024-05-26T14:00:00Z, or one with an offset such as "
+            "2024-05-26T16:00:00+02:00"
+        ) from error
 
 
 @contextmanager

@@ -1,25 +1,30 @@
 """Moments of prediction, and the entity frames (who, where, when) that every retrieval starts from.
 
 A moment is asked for in the race's own terms (`pre_race`, `lap:22`, `fraction:0.5`) and resolved to a UTC instant: when the
-leader completed that lap. Everything downstream only sees the instant.
+leader completed that lap. Or it is an instant to begin with (`at:2024-05-26T14:00:00Z`). Everything downstream only sees the
+instant: also who takes part, for which team, over which distance, is what was known of it then.
 """
 
 import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Literal
 
 import pandas as pd
+import pyarrow.parquet as pq
 
-from feature_repo.errors import InvalidMomentError, UnknownEntityError
+from feature_repo.errors import FutureMomentError, InvalidMomentError, NotKnownYetError, UnknownEntityError
 from feature_repo.files import read_parquet
 from feature_repo.ids import validate_driver_id, validate_race_id
 from feature_repo.settings import Settings
-from feature_repo.visibility import EVENT, as_utc
+from feature_repo.visibility import CREATED, EVENT, as_utc, parse_instant
 
 SPINE_COLUMNS = ("race_id", "driver_id", "constructor_id", "circuit_id", "season", "round", "lap", EVENT)
+# A home that holds nothing this much newer cannot say what was known: races may have been held that it has not ingested.
+NEWS_BY = pd.Timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,25 @@ class Moment:
     """A moment of a race before it is known when that was.
 
     Attributes:
-        kind: `pre_race` (lights out), `lap` (the leader completes that lap) or `fraction` (of the scheduled laps).
+        kind: `pre_race` (lights out), `lap` (the leader completes that lap), `fraction` (of the scheduled laps) or `at`.
         lap: the lap, 0 or more, for kind `lap` only; lap 0 is lights out.
         fraction: exact, 0..1, for kind `fraction` only. A rational number, because 0.1 * 70 laps is 7 and not a hair more.
+        instant: UTC, microseconds, for kind `at` only.
     """
 
-    kind: Literal["pre_race", "lap", "fraction"]
+    kind: Literal["pre_race", "lap", "fraction", "at"]
     lap: int | None = None
     fraction: Fraction | None = None
+    instant: pd.Timestamp | None = None
+
+    @classmethod
+    def at(cls, instant: datetime | pd.Timestamp) -> "Moment":
+        """The moment that is an instant; a naive time is UTC."""
+        return cls("at", instant=as_utc(instant))
 
     @classmethod
     def parse(cls, text: str) -> "Moment":
-        """`pre_race`, `lap:22` or `fraction:0.5` as a moment.
+        """`pre_race`, `lap:22`, `fraction:0.5` or `at:2024-05-26T14:00:00Z` as a moment.
 
         Raises:
             InvalidMomentError: any other form, a negative lap, or a fraction outside 0..1.
@@ -55,6 +67,11 @@ class Moment:
                 raise _bad_moment(text) from error
             if 0 <= fraction <= 1:
                 return cls("fraction", fraction=fraction)
+        if kind == "at":
+            try:
+                return cls.at(parse_instant(value))
+            except ValueError as error:
+                raise _bad_moment(text) from error
         raise _bad_moment(text)
 
     def __str__(self) -> str:
@@ -64,10 +81,15 @@ class Moment:
             as_float = float(self.fraction)
             exact = Fraction(repr(as_float)) == self.fraction
             return f"fraction:{as_float if exact else self.fraction}"
+        if self.kind == "at" and self.instant is not None:
+            return f"at:{self.instant.isoformat().replace('+00:00', 'Z')}"
         return self.kind
 
     def lap_of(self, scheduled_laps: int) -> int:
-        """The leader's lap this moment means in a race over `scheduled_laps`: fraction f is lap ceil(f * scheduled laps)."""
+        """The leader's lap this moment means in a race over `scheduled_laps`: fraction f is lap ceil(f * scheduled laps).
+
+        An instant means none before it is resolved in a race; 0 then.
+        """
         if self.kind == "lap" and self.lap is not None:
             return self.lap
         if self.kind == "fraction" and self.fraction is not None:
@@ -81,7 +103,7 @@ class MomentPoint:
 
     Attributes:
         race_id: the race.
-        lap: the lap the leader had completed then; 0 = lights out.
+        lap: the lap the leader had completed then, as was known then; 0 = lights out, or before.
         as_of: UTC instant; nothing later may be read.
         truncated: the race was stopped before the lap asked for, so this is the last lap that the leader completed.
     """
@@ -102,6 +124,53 @@ def load_moments(settings: Settings) -> pd.DataFrame:
     return read_parquet(settings.features_dir / "moments.parquet")
 
 
+def load_entrants_known(settings: Settings) -> pd.DataFrame:
+    """`features/entrants_known.parquet`: who was known to take part in each race, a row each time that changed."""
+    return read_parquet(settings.features_dir / "entrants_known.parquet")
+
+
+def load_races_known(settings: Settings) -> pd.DataFrame:
+    """`features/races_known.parquet`: what the calendar said of each race, a row each time that changed."""
+    return read_parquet(settings.features_dir / "races_known.parquet")
+
+
+def newest_known(settings: Settings) -> pd.Timestamp:
+    """When the newest row of any feature table of a home became known, UTC; from the files' footers."""
+    newest = pd.Timestamp.min.tz_localize(UTC)
+    for path in sorted(settings.features_dir.glob("*.parquet")):
+        footer = pq.read_metadata(path)
+        names = [footer.schema.column(column).path for column in range(footer.num_columns)]
+        if CREATED in names:
+            statistics = [
+                footer.row_group(group).column(names.index(CREATED)).statistics for group in range(footer.num_row_groups)
+            ]
+            newest = max([newest, *(as_utc(found.max) for found in statistics if found is not None and found.has_min_max)])
+    return newest
+
+
+def refuse_future(instant: pd.Timestamp, *, newest: pd.Timestamp | None = None, now: datetime | None = None) -> None:
+    """Raise if nobody can say what was known at an instant.
+
+    Args:
+        instant: the instant asked about.
+        newest: when the newest row that the home holds became known; None leaves that out.
+        now: the clock; default the current time.
+    Raises:
+        FutureMomentError: it has not come yet, or lies more than a day after `newest`.
+    """
+    clock = as_utc(now or datetime.now(UTC))
+    if instant > clock:
+        raise FutureMomentError(
+            f"as of {instant.isoformat()}: expected an instant in the past, it is {clock.isoformat(timespec='seconds')}; leave "
+            "--as-of out for what is known now"
+        )
+    if newest is not None and instant > newest + NEWS_BY:
+        raise FutureMomentError(
+            f"as of {instant.isoformat()}: the newest thing this home knows became known at {newest.isoformat()}, over a day "
+            "before, so it cannot say what was known then; ingest newer races, or ask about an earlier instant"
+        )
+
+
 def resolve_moment(moments: pd.DataFrame, race_id: str, moment: Moment) -> MomentPoint:
     """The instant of `moment` in one race.
 
@@ -112,6 +181,7 @@ def resolve_moment(moments: pd.DataFrame, race_id: str, moment: Moment) -> Momen
     Raises:
         UnknownEntityError: the race is not in `moments`.
         InvalidMomentError: a lap beyond the scheduled distance.
+        FutureMomentError: an instant that has not come yet.
     """
     validate_race_id(race_id)
     of_race = moments[moments["race_id"] == race_id]
@@ -123,6 +193,8 @@ def resolve_moment(moments: pd.DataFrame, race_id: str, moment: Moment) -> Momen
 def entity_frame(settings: Settings, moment: Moment, race_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """Every entrant of the races at one moment of each race: the spine of a training set or of a prediction.
 
+    Who takes part, for which team and at which circuit is what was known of it at the moment.
+
     Args:
         settings: which home.
         moment: resolved for each race by itself.
@@ -133,11 +205,13 @@ def entity_frame(settings: Settings, moment: Moment, race_ids: Iterable[str] | N
     Raises:
         UnknownEntityError: a race without entrants or without moments.
         InvalidMomentError: the lap lies beyond the distance of one of the races.
+        NotKnownYetError: at the moment nobody was known to take part in one of the races.
     """
-    entrants, moments = load_entrants(settings), load_moments(settings)
-    known = entrants["race_id"].unique()
-    wanted = sorted(known) if race_ids is None else sorted({validate_race_id(race_id) for race_id in race_ids})
-    missing = set(wanted) - set(known)
+    entrants, moments, history = load_entrants(settings), load_moments(settings), load_entrants_known(settings)
+    known = {*entrants["race_id"], *history["race_id"]}  # before the grid is known, only the history has the race
+    asked = entrants["race_id"] if race_ids is None else map(validate_race_id, race_ids)
+    wanted = sorted(set(asked))
+    missing = set(wanted) - known
     if missing:
         raise unknown("race_id", min(missing), known)
     by_race = dict(list(moments[moments["race_id"].isin(wanted)].groupby("race_id", sort=False)))
@@ -149,8 +223,60 @@ def entity_frame(settings: Settings, moment: Moment, race_ids: Iterable[str] | N
     points = [_resolve(by_race[race_id], race_id, moment) for race_id in wanted]
     when = pd.DataFrame({"race_id": wanted, "lap": [point.lap for point in points]})
     when[EVENT] = pd.Series(pd.to_datetime([point.as_of for point in points], utc=True), dtype="datetime64[us, UTC]")
-    frame = entrants[entrants["race_id"].isin(wanted)].merge(when, on="race_id", validate="many_to_one")
+    cars = known_at(history, ["race_id", "driver_id"], when)
+    races = known_at(load_races_known(settings), ["race_id"], when)
+    frame = cars[cars["is_entered"].astype(bool)].merge(
+        races[["race_id", "circuit_id", "season", "round"]], on="race_id", validate="many_to_one"
+    )
+    empty = sorted(set(wanted) - set(frame["race_id"]))
+    if empty:
+        raise _too_early(settings, empty[0], points[wanted.index(empty[0])].as_of)
+    frame = frame.merge(when, on="race_id", validate="many_to_one")
     return frame[list(SPINE_COLUMNS)].sort_values(["race_id", "driver_id"], kind="stable", ignore_index=True)
+
+
+def known_at(history: pd.DataFrame, keys: list[str], when: pd.DataFrame) -> pd.DataFrame:
+    """The newest row of each key that was known at the moment of its race.
+
+    Args:
+        history: of `load_entrants_known` or `load_races_known`.
+        keys: key columns, `race_id` first.
+        when: `race_id` and `event_timestamp` (the moment), a row a race.
+    Returns:
+        The rows, without their stamps; at most one a key.
+    """
+    moments = when[["race_id", EVENT]].rename(columns={EVENT: "_moment"})
+    rows = history.merge(moments, on="race_id", validate="many_to_one")
+    rows = rows[(rows[EVENT] <= rows["_moment"]) & (rows[CREATED] <= rows["_moment"])]
+    rows = rows.sort_values([*keys, EVENT, CREATED], kind="stable").drop_duplicates(keys, keep="last")
+    return rows.drop(columns=["_moment", EVENT, CREATED])
+
+
+def find_entrant_at(settings: Settings, race_id: str, driver_id: str, instant: pd.Timestamp) -> pd.Series:
+    """One car of a race as it was known at an instant: race_id, driver_id, constructor_id, circuit_id, season, round.
+
+    Raises:
+        InvalidIdError, UnknownEntityError: no such race, or the driver did not enter it.
+        NotKnownYetError: at the instant the driver was not known to take part.
+    """
+    spine = entity_frame(settings, Moment.at(instant), [race_id])
+    row = spine[spine["driver_id"] == validate_driver_id(driver_id)]
+    if row.empty:
+        find_entrant(load_entrants(settings), race_id, driver_id)  # a driver who never entered is another error
+        raise _too_early(settings, race_id, instant, driver_id)
+    return row.iloc[0]
+
+
+def _too_early(settings: Settings, race_id: str, instant: pd.Timestamp, driver_id: str | None = None) -> NotKnownYetError:
+    history = load_entrants_known(settings)
+    history = history[(history["race_id"] == race_id) & history["is_entered"].astype(bool)]
+    if driver_id is not None:
+        history = history[history["driver_id"] == driver_id]
+    since = (
+        "" if history.empty else f"; that was known from {as_utc(history[CREATED].min()).isoformat()}, ask about then or later"
+    )
+    who = "no driver" if driver_id is None else driver_id
+    return NotKnownYetError(f"{race_id}, as of {instant.isoformat()}: {who} was known yet to take part{since}")
 
 
 def find_entrant(entrants: pd.DataFrame, race_id: str, driver_id: str) -> pd.Series:
@@ -180,6 +306,10 @@ def unknown(kind: str, got: str, known: Iterable[str], where: str = "") -> Unkno
 
 
 def _resolve(of_race: pd.DataFrame, race_id: str, moment: Moment) -> MomentPoint:
+    if moment.instant is not None:
+        refuse_future(moment.instant)
+        completed = of_race.loc[of_race["known_at"] <= moment.instant, "lap"]
+        return MomentPoint(race_id, int(completed.max()) if len(completed) else 0, moment.instant, truncated=False)
     scheduled = int(of_race["scheduled_laps"].iloc[0])
     start = as_utc(of_race["race_start"].iloc[0])
     wanted = moment.lap_of(scheduled)
@@ -195,4 +325,6 @@ def _resolve(of_race: pd.DataFrame, race_id: str, moment: Moment) -> MomentPoint
 
 
 def _bad_moment(text: str) -> InvalidMomentError:
-    return InvalidMomentError(f"moment: got {text!r}, expected pre_race, lap:<L> with L >= 0, or fraction:<0..1>")
+    return InvalidMomentError(
+        f"moment: got {text!r}, expected pre_race, lap:<L> with L >= 0, fraction:<0..1>, or at:<UTC instant>"
+    )

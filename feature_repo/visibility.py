@@ -26,6 +26,18 @@ def as_utc(moment: datetime | str | pd.Timestamp) -> pd.Timestamp:
     return stamp.floor("us")
 
 
+def parse_instant(text: str) -> pd.Timestamp:
+    """A written instant as UTC: ISO 8601 with `Z` or an offset (`2024-05-26T16:00:00+02:00`); without either it is UTC.
+
+    Names of zones are refused: `CEST` means nothing to a computer, and a local time in an hour that a clock change repeats names
+    two instants.
+
+    Raises:
+        ValueError: any other form.
+    """
+    return as_utc(datetime.fromisoformat(text.strip()))
+
+
 def visible(frame: pd.DataFrame, as_of: datetime | str | pd.Timestamp) -> "pd.Series[bool]":
     """Which rows of `frame` were knowable at `as_of` (equal times included).
 

@@ -9,9 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from feature_repo.settings import Settings
+from pipelines.features.build import SPINE_TABLES
 from pipelines.lake import Lake
-
-_NOT_VIEWS = {"entrants", "moments"}
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def status(settings: Settings) -> dict[str, Any]:
 def _features(settings: Settings) -> dict[str, Any]:
     views = {}
     for path in sorted(settings.features_dir.glob("*.parquet")):
-        if path.stem not in _NOT_VIEWS:
+        if path.stem not in SPINE_TABLES:
             views[path.stem] = {"rows": pq.read_metadata(path).num_rows}
     return views
 

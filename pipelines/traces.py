@@ -1,7 +1,7 @@
 """The traces step: feature table `trace` at a moment of each race -> pictures in the image-artifact store.
 
-Reads `features/trace.parquet`, `entrants.parquet` and `moments.parquet`; writes `multimodal/`. Idempotent: a picture is drawn
-again only if what it shows, how it is drawn, or its file has changed.
+Reads `features/trace.parquet`, `moments.parquet` and what was known of races and entrants; writes `multimodal/`. Idempotent: a
+picture is drawn again only if what it shows, how it is drawn, or its file has changed.
 """
 
 import hashlib
@@ -18,10 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo.errors import InvalidMomentError, MissingInputError, PitwallError
+from feature_repo.errors import InvalidMomentError, MissingInputError, NotKnownYetError, PitwallError
 from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, load_entrants, load_moments, resolve_moment, unknown
+from feature_repo.spine import (
+    Moment,
+    known_at,
+    load_entrants,
+    load_entrants_known,
+    load_moments,
+    load_races_known,
+    resolve_moment,
+    unknown,
+)
 from feature_repo.visibility import CREATED, EVENT, latest_visible
 from ml.errors import InvalidLapDataError
 from ml.traces.axes import RaceAxes, race_axes
@@ -104,7 +113,7 @@ def render_traces(
 
     Args:
         settings: which home, and the default moment.
-        moment: `lap:22` or `fraction:0.5`; default `settings.moment`, whose pictures are the ones training uses.
+        moment: `lap:22`, `fraction:0.5` or `at:<instant>`; default `settings.moment`, whose pictures are the ones training uses.
         race_ids: some races; default all that have entrants.
         processes: how many processes draw; default one, or `settings.threads` when there is much to draw.
         progress: called with ("traces", pictures done, pictures to draw).
@@ -121,10 +130,11 @@ def render_traces(
     entrants = load_entrants(settings)
     entered_races = _entered_races(entrants, race_ids)
     failures = FailureLog(settings.multimodal_dir)
-    races = _races_at(load_moments(settings), entered_races, asked, failures)
+    races = _races_at(load_moments(settings), load_races_known(settings), entered_races, asked, failures)
     if entered_races and not races:
         raise InvalidMomentError(f"{asked}: none of the {len(entered_races)} races asked for has this moment; nothing was drawn")
-    entered = entrants[entrants["race_id"].isin(races)]
+    entered = known_at(load_entrants_known(settings), ["race_id", "driver_id"], _when(races))
+    entered = entered[entered["is_entered"].astype(bool)]
     wanted = _wanted(settings, races, entered, failures, is_default=is_default)
 
     store = ImageArtifactStore(settings.multimodal_dir)
@@ -177,22 +187,32 @@ def _entered_races(entrants: pd.DataFrame, race_ids: Iterable[str] | None) -> li
     return races
 
 
-def _races_at(moments: pd.DataFrame, race_ids: list[str], asked: Moment, failures: FailureLog) -> dict[str, _Race]:
-    """Each race at the moment; a race that has no such moment is skipped and logged."""
+def _races_at(
+    moments: pd.DataFrame, calendar: pd.DataFrame, race_ids: list[str], asked: Moment, failures: FailureLog
+) -> dict[str, _Race]:
+    """Each race at the moment, as it was known then; a race that has no such moment is skipped and logged."""
     by_race = dict(list(moments.groupby("race_id", sort=False)))
+    history = dict(list(calendar.groupby("race_id", sort=False)))
     races: dict[str, _Race] = {}
     for race_id in race_ids:
         of_race = by_race.get(race_id, moments.iloc[:0])
         try:
             point = resolve_moment(of_race, race_id, asked)
+            known = latest_visible(history.get(race_id, calendar.iloc[:0]), ["race_id"], point.as_of)
+            if known.empty:
+                raise NotKnownYetError(f"{race_id}, as of {point.as_of.isoformat()}: the race was not in the calendar yet")
         except PitwallError as error:
             failures.skip(race_id, error)
             continue
-        first = of_race.iloc[0]
-        races[race_id] = _Race(
-            point.lap, point.as_of, int(first["scheduled_laps"]), str(first["name"]), bool(first["is_simulated"])
-        )
+        then = known.iloc[0]
+        races[race_id] = _Race(point.lap, point.as_of, int(then["scheduled_laps"]), str(then["name"]), bool(then["is_simulated"]))
     return races
+
+
+def _when(races: dict[str, _Race]) -> pd.DataFrame:
+    when = pd.DataFrame({"race_id": list(races)}, dtype=object)
+    instants = pd.to_datetime([race.as_of for race in races.values()], utc=True)
+    return when.assign(**{EVENT: pd.Series(instants, dtype="datetime64[us, UTC]")})
 
 
 def _wanted(

@@ -7,12 +7,22 @@ import pandas as pd
 import typer
 
 from feature_repo.console import emit, instant, out, table
-from feature_repo.errors import PitwallError
+from feature_repo.errors import FutureMomentError, NotKnownYetError, PitwallError
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, load_entrants
+from feature_repo.spine import Moment, load_entrants, load_entrants_known, refuse_future
+from feature_repo.visibility import visible
 
 Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+AsOf = Annotated[
+    pd.Timestamp | None,
+    typer.Option(
+        "--as-of",
+        parser=instant,
+        metavar="INSTANT",
+        help="A past instant, UTC (2024-05-26T14:00:00Z) or with an offset: the answer of then, later corrections left out.",
+    ),
+]
 Race = Annotated[str, typer.Option("--race", help="race_id such as 2024_08, or 'latest'.")]
 
 
@@ -20,10 +30,7 @@ def lookup(
     race: Race,
     driver: Annotated[str, typer.Option("--driver", help="driver_id such as max_verstappen.")],
     service: Annotated[str, typer.Option("--service", help="Feature service.")] = "finish_position_v1",
-    as_of: Annotated[
-        pd.Timestamp | None,
-        typer.Option("--as-of", parser=instant, help="A past UTC instant such as 2024-05-26T14:00:00Z: what was known then."),
-    ] = None,
+    as_of: AsOf = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +39,8 @@ def lookup(
     from serving.races import race_of
 
     settings = _settings(home)
-    found = ask(settings, race_id=_race_id(settings, race), driver_id=driver, service=service, as_of=as_of)
+    _refuse_future(as_of)
+    found = ask(settings, race_id=_race_id(settings, race, as_of), driver_id=driver, service=service, as_of=as_of)
 
     def show() -> None:
         rows = [
@@ -52,23 +60,26 @@ def predict(
     fraction: Annotated[
         float | None, typer.Option("--fraction", min=0.0, max=1.0, help="Share of the scheduled distance.")
     ] = None,
+    as_of: AsOf = None,
     live: Annotated[bool, typer.Option("--live", help="From the online store's newest values instead of a past moment.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="Another registered version than the champion.")] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """The finishing order as it could be foretold at a moment of the race (default: the home's default moment)."""
-    if sum([lap is not None, fraction is not None, live]) > 1:
-        raise typer.BadParameter("give one of --lap, --fraction and --live")
+    if sum([lap is not None, fraction is not None, as_of is not None, live]) > 1:
+        raise typer.BadParameter("give one of --lap, --fraction and --live, or --as-of alone")
+    _refuse_future(as_of)
     from serving.predictor import Predictor
 
     settings = _settings(home)
-    race_id = _race_id(settings, race)
-    predictor = Predictor.open(settings)
+    race_id = _race_id(settings, race, as_of)
+    predictor = Predictor.open(settings, version=model)
     if live:
         said = predictor.predict_live(race_id)
     else:
-        moment = f"lap:{lap}" if lap is not None else f"fraction:{fraction}" if fraction is not None else settings.moment
-        said = predictor.predict(race_id, Moment.parse(moment))
+        asked = f"lap:{lap}" if lap is not None else f"fraction:{fraction}" if fraction is not None else settings.moment
+        said = predictor.predict(race_id, Moment.parse(asked) if as_of is None else Moment.at(as_of))
 
     def show() -> None:
         rows: list[list[Any]] = [
@@ -79,10 +90,10 @@ def predict(
         mark = " SIMULATED" if said.simulated else ""
         title = f"{said.race_id}{mark} at {where} ({said.moment['as_of']}), {said.source}"
         table(title, ["place", "driver", "expected", "P(win)", "P(podium)", "P(points)"], rows)
-        model = said.model
-        out.print(f"model: {model.name} version {model.version} ({model.role}), service {model.feature_service}")
-        if model.encoder:
-            out.print(f"encoder: {model.encoder}")
+        used = said.model
+        out.print(f"model: {used.name} version {used.version} ({used.role}), service {used.feature_service}")
+        if used.encoder:
+            out.print(f"encoder: {used.encoder}")
         for note in said.notes:
             out.print(f"note: {note}", highlight=False)
         gaps = said.missing["features"]
@@ -100,9 +111,24 @@ def _settings(home: Path | None) -> Settings:
     return Settings() if home is None else Settings(home=home)
 
 
-def _race_id(settings: Settings, race: str) -> str:
+def _refuse_future(as_of: pd.Timestamp | None) -> None:
+    if as_of is None:
+        return
+    try:
+        refuse_future(as_of)
+    except FutureMomentError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _race_id(settings: Settings, race: str, as_of: pd.Timestamp | None) -> str:
     if race != "latest":
         return race
+    if as_of is not None:
+        history = load_entrants_known(settings)
+        known = history.loc[visible(history, as_of), "race_id"]
+        if known.empty:
+            raise NotKnownYetError(f"as of {as_of.isoformat()}: no race was known yet; ask about a later instant")
+        return str(known.max())
     entrants = load_entrants(settings)
     if entrants.empty:
         raise PitwallError(f"{settings.features_dir}: no entrants; run `pitwall run` first")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import MissingInputError
 from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
-from feature_repo.spine import find_entrant, load_entrants, unknown
+from feature_repo.spine import find_entrant, find_entrant_at, load_entrants, refuse_future, unknown
 from feature_repo.store import get_service, historical, open_store, views_of
 from feature_repo.visibility import CREATED, EVENT, as_utc, latest_visible
 from serving.errors import InconsistentFeaturesError, NotServedOnlineError
@@ -163,8 +163,13 @@ def lookup(
         InvalidIdError, UnknownEntityError: no such race, or the driver is not in it.
         UnknownServiceError: no such service.
         NotServedOnlineError: online, for a service of labels.
+        FutureMomentError, NotKnownYetError: `as_of` has not come yet, or the driver was not known to take part then.
     """
-    entrant = find_entrant(load_entrants(settings), race_id, driver_id)
+    if as_of is None:
+        entrant = find_entrant(load_entrants(settings), race_id, driver_id)
+    else:
+        refuse_future(as_utc(as_of))
+        entrant = find_entrant_at(settings, race_id, driver_id, as_utc(as_of))
     feast = store or open_store(settings)
     views = views_of(feast, get_service(feast, service))
     if as_of is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, entity_frame, load_moments, resolve_moment
+from feature_repo.spine import Moment, entity_frame, load_moments, newest_known, refuse_future, resolve_moment
 from feature_repo.store import get_service, historical, open_store, views_of
 from ml.assignment import assign_positions
 from ml.rows import EMBEDDING_DIM, N_POSITIONS
@@ -26,7 +26,7 @@ from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
 from serving.live_pictures import KEEP, Drawing, PictureEmbeddings, drawings
 from serving.lookup import GridLookup, lookup_grid
-from serving.races import driver_names, race_of
+from serving.races import driver_names, race_of, result_known
 
 MODEL_NAME = "finish_position"
 CHAMPION, BASELINE = "champion", "baseline"
@@ -46,6 +46,7 @@ class ModelInUse:
         feature_service: the Feast service it is asked with.
         encoder: identity of its picture encoder; None for a tabular model.
         note: said to the user when it is not the champion.
+        registered_at: UTC instant at which the version was registered; None for a model outside the registry.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelInUse:
     feature_service: str
     encoder: dict[str, Any] | None
     note: str
+    registered_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,15 @@ class Predictor:
         self._race_views = {view.name for view, _ in views if "race_id" in view.join_keys}
 
     @classmethod
-    def open(cls, settings: Settings) -> "Predictor":
+    def open(cls, settings: Settings, *, version: str | None = None) -> "Predictor":
         """Load the champion, or the tabular baseline where nothing is promoted yet.
 
+        Args:
+            settings: which home.
+            version: another version of the registry instead, such as one that was champion before.
         Raises:
             NotAppliedError: the home has no feature registry.
-            NoModelError: the registry has neither.
+            NoModelError: the registry has neither, or not that version.
         """
         store = open_store(settings)
         mlflow.set_tracking_uri(settings.mlflow_uri)
@@ -166,7 +171,16 @@ class Predictor:
         role = next((alias for alias in (CHAMPION, BASELINE) if alias in aliases), None)
         if role is None:
             raise NoModelError(f"{settings.mlflow_uri}: no registered model; run `pitwall train`, `evaluate` and `promote` first")
-        version = str(aliases[role])
+        note = "" if role == CHAMPION else "there is no champion (none promoted, or rolled back): this is the tabular baseline"
+        if version is not None and version != str(aliases[role]):
+            role, note = f"version {version}", f"this is version {version} as asked, not the {role} (version {aliases[role]})"
+        version = version or str(aliases[role])
+        try:
+            registered = client.get_model_version(MODEL_NAME, version).creation_timestamp
+        except MlflowException as error:
+            raise NoModelError(
+                f"{MODEL_NAME}: there is no version {version!r}; `pitwall status` lists those there are"
+            ) from error
         served = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model().served
         model = ModelInUse(
             name=served.name,
@@ -174,7 +188,8 @@ class Predictor:
             role=role,
             feature_service=served.origin.feature_service,
             encoder=None if served.identity is None else served.identity.to_json(),
-            note="" if role == CHAMPION else "there is no champion (none promoted, or rolled back): this is the tabular baseline",
+            note=note,
+            registered_at=pd.Timestamp(registered, unit="ms", tz="UTC").isoformat(),
         )
         logger.info("model_loaded name=%s version=%s role=%s", model.name, version, role)
         return cls(settings, store, served, model)
@@ -187,14 +202,17 @@ class Predictor:
             moment: default the home's default moment.
         Raises:
             UnknownEntityError, InvalidMomentError: no such race or lap.
+            NotKnownYetError, FutureMomentError: an instant at which nothing was known of the race yet, or that lies ahead.
         """
         asked = moment or Moment.parse(self.settings.moment)
         spine = entity_frame(self.settings, asked, [race_id])
         point = resolve_moment(load_moments(self.settings), race_id, asked)
+        if asked.instant is not None:
+            refuse_future(asked.instant, newest=newest_known(self.settings))
         features = historical(self.store, self.served.origin.feature_service, spine)
         traces = historical(self.store, TRACE_SERVICE, spine) if self.served.uses_pictures else None
         described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
-        return self._answer(race_id, features, traces, described, "offline")
+        return self._answer(race_id, features, traces, described, "offline", point.as_of)
 
     def predict_live(self, race_id: str) -> Prediction:
         """The finishing order from what the online store holds now.
@@ -214,19 +232,34 @@ class Predictor:
         # What had expired by the moment of the answer is missing, as it was in training.
         return self._answer(race_id, grid.unexpired(now), traces, described, "online")
 
-    def _notes(self, race_id: str, moment: dict[str, Any]) -> list[str]:
+    def _notes(self, race_id: str, moment: dict[str, Any], as_of: pd.Timestamp | None) -> list[str]:
         notes = [self.model.note] if self.model.note else []
         if moment["truncated"]:
             notes.append(f"the leader has not completed the lap asked for; this is lap {moment['lap']}, the last one completed")
         seen = self.served.origin.saw(race_id)
         if seen != "no":
             notes.append(f"this race was among the model's {seen} races, so this answer is no test of it; see `pitwall evaluate`")
+        if str(moment["asked"]).startswith("at:") and as_of is not None:
+            notes += self._notes_on_past(race_id, as_of)
         learnt = Moment.parse(self.served.origin.moment)
-        lap = learnt.lap_of(race_of(self.settings, race_id).scheduled_laps)
+        lap = learnt.lap_of(race_of(self.settings, race_id, as_of).scheduled_laps)
         if moment["lap"] is not None and moment["lap"] != lap:
             notes.append(
                 f"the model learnt to answer at {learnt} (lap {lap}); at other laps its probabilities are not calibrated"
             )
+        return notes
+
+    def _notes_on_past(self, race_id: str, as_of: pd.Timestamp) -> list[str]:
+        """How an answer about a past instant differs from one given at that instant: inputs are those of then, the model not."""
+        notes = []
+        registered = self.model.registered_at
+        if registered is not None and pd.Timestamp(registered) > as_of:
+            notes.append(
+                f"the features are those known at {as_of.isoformat()}, the model is newer: version {self.model.version} was "
+                f"registered at {registered} and learnt from races up to {self.served.origin.fitted_until}"
+            )
+        if result_known(self.settings, race_id, as_of):
+            notes.append("the result of this race was published by then, and the features know it")
         return notes
 
     def _instant_of_race(self, race_id: str, grid: GridLookup) -> pd.Timestamp:
@@ -243,32 +276,39 @@ class Predictor:
             )
         return now
 
-    def pictures(self, race_id: str, traces: pd.DataFrame) -> list[bytes | None]:
+    def pictures(self, race_id: str, traces: pd.DataFrame, as_of: pd.Timestamp | None = None) -> list[bytes | None]:
         """The speed trace of each car as the model sees it: PNG, or None for a car without a lap.
 
         Args:
             race_id: the race.
             traces: `driver_id` and the features of `speed_trace_v1`, the cars of the race at one moment.
+            as_of: the instant whose names and distance the pictures have; None = those known now.
         """
         return [
             None
             if drawing is None
             else self._renderer.render(drawing.trace.lap_numbers, drawing.trace.speeds_kph, drawing.axes, title=drawing.title)
-            for drawing in self._drawings(race_id, traces)
+            for drawing in self._drawings(race_id, traces, as_of)
         ]
 
-    def _drawings(self, race_id: str, traces: pd.DataFrame) -> tuple[Drawing | None, ...]:
-        return drawings(race_id, race_of(self.settings, race_id), driver_names(self.settings, race_id), traces)
+    def _drawings(self, race_id: str, traces: pd.DataFrame, as_of: pd.Timestamp | None) -> tuple[Drawing | None, ...]:
+        return drawings(race_id, race_of(self.settings, race_id, as_of), driver_names(self.settings, race_id, as_of), traces)
 
     def _answer(
-        self, race_id: str, features: pd.DataFrame, traces: pd.DataFrame | None, moment: dict[str, Any], source: str
+        self,
+        race_id: str,
+        features: pd.DataFrame,
+        traces: pd.DataFrame | None,
+        moment: dict[str, Any],
+        source: str,
+        as_of: pd.Timestamp | None = None,
     ) -> Prediction:
         tabular = tabular_array(features, self.served.specs)
         drivers = [str(driver_id) for driver_id in features["driver_id"]]
         embedding = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32)
         has_picture = np.zeros(len(drivers), dtype=bool)
         if traces is not None:
-            embedding, has_picture = self._embeddings.embed(self._drawings(race_id, traces), self.served.encoder())
+            embedding, has_picture = self._embeddings.embed(self._drawings(race_id, traces, as_of), self.served.encoder())
         probabilities = self.served.predict_embedded(tabular, embedding, has_picture)
         places = assign_positions(probabilities, np.zeros(len(drivers), dtype=np.int64))
         unknown = np.isnan(tabular)
@@ -284,12 +324,12 @@ class Predictor:
         order = np.argsort(places, kind="stable")
         return Prediction(
             race_id=race_id,
-            simulated=race_of(self.settings, race_id).is_simulated,
+            simulated=race_of(self.settings, race_id, as_of).is_simulated,
             moment=moment,
             source=source,
             model=self.model,
             saw_this_race=self.served.origin.saw(race_id),
-            notes=self._notes(race_id, moment),
+            notes=self._notes(race_id, moment, as_of),
             missing=missing,
             drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
         )

@@ -9,7 +9,7 @@ import pandas as pd
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Float32, Int64, String
 
-from feature_repo.files import write_parquet
+from feature_repo.files import read_parquet, write_parquet
 from feature_repo.settings import Settings
 
 START = pd.Timestamp("2024-05-26T13:00:00Z")
@@ -114,9 +114,36 @@ def write_all(settings: Settings, *, n_laps: int = 3) -> None:
         for lap in range(n_laps + 1):
             as_of = at(start + (90.5 * lap + 1 if lap else 0))
             moments.append(
-                {"race_id": race_id, "lap": lap, "as_of": as_of, "scheduled_laps": 2 * n_laps, "race_start": at(start)}
+                {
+                    "race_id": race_id,
+                    "lap": lap,
+                    "as_of": as_of,
+                    "scheduled_laps": 2 * n_laps,
+                    "race_start": at(start),
+                    "known_at": as_of,
+                }
             )
     for name, records in {"driver_form": form, "tire_state": tyre, "trace": trace, "race_result": result}.items():
         write_table(settings, name, rows(*records))
     write_parquet(settings.features_dir / "entrants.parquet", pd.DataFrame(entrants))
     write_parquet(settings.features_dir / "moments.parquet", pd.DataFrame(moments))
+    write_known(settings, known_before=pd.Timedelta(days=7))
+
+
+def write_known(settings: Settings, *, known_before: pd.Timedelta) -> None:
+    """`entrants_known` and `races_known` from `entrants` and `moments`: everything known once, so long before lights out."""
+    entrants = read_parquet(settings.features_dir / "entrants.parquet")
+    races = read_parquet(settings.features_dir / "moments.parquet").query("lap == 0").drop(columns=["lap", "as_of", "known_at"])
+    facts = entrants[["race_id", "circuit_id", "season", "round"]].drop_duplicates("race_id")
+    races = races[["race_id", *races.columns.difference(facts.columns)]].merge(facts, on="race_id")
+    races = races.assign(
+        **{name: value for name, value in {"name": "Grand Prix", "is_simulated": False}.items() if name not in races}
+    )
+    known = races["race_start"] - known_before
+    races = races.assign(event_timestamp=known, created_timestamp=known)
+    stamps = races[["race_id", "event_timestamp", "created_timestamp"]]
+    names = {"code": "AAA", "driver_name": "Driver"}
+    entrants = entrants.assign(**{name: value for name, value in names.items() if name not in entrants}, is_entered=True)
+    entrants = entrants.drop(columns=["circuit_id", "season", "round"]).merge(stamps, on="race_id")
+    write_parquet(settings.features_dir / "entrants_known.parquet", entrants)
+    write_parquet(settings.features_dir / "races_known.parquet", races)

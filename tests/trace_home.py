@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from tiny_home import write_known
 
 from feature_repo.files import write_parquet
 from feature_repo.settings import Settings
@@ -63,8 +64,8 @@ def write_home(
         timed = (moments_from or races)[race_id]
         every = pd.DataFrame([(lap.lap, lap.end_s) for laps in timed.values() for lap in laps], columns=["lap", "end_s"])
         leader = [(0, 0.0), *every.groupby("lap")["end_s"].min().items()]
-        moments += [(race_id, season, round_, f"Grand Prix {round_}", "monaco", lap, _at(end), scheduled_laps, START, False)
-                    for lap, end in leader]  # fmt: skip
+        moments += [(race_id, season, round_, f"Grand Prix {round_}", "monaco", lap, _at(end), scheduled_laps, START, False,
+                     _at(end)) for lap, end in leader]  # fmt: skip
     names = ["race_id", "driver_id", "lap_numbers", "lap_speeds_kph", "scheduled_laps", "event_timestamp", "created_timestamp"]
     frame = pd.DataFrame(traces, columns=names)
     frame["lap_numbers"] = [np.array(values, dtype=np.int64) for values in frame["lap_numbers"]]
@@ -72,8 +73,10 @@ def write_home(
     write_parquet(settings.features_dir / "trace.parquet", frame)
     names = ["race_id", "driver_id", "constructor_id", "circuit_id", "season", "round", "code", "driver_name"]
     write_parquet(settings.features_dir / "entrants.parquet", pd.DataFrame(entrants, columns=names))
-    names = ["race_id", "season", "round", "name", "circuit_id", "lap", "as_of", "scheduled_laps", "race_start", "is_simulated"]
+    names = ["race_id", "season", "round", "name", "circuit_id", "lap", "as_of", "scheduled_laps", "race_start", "is_simulated",
+             "known_at"]  # fmt: skip
     write_parquet(settings.features_dir / "moments.parquet", pd.DataFrame(moments, columns=names))
+    write_known(settings, known_before=pd.Timedelta(hours=1))
 
 
 def pictures(settings: Settings) -> dict[str, bytes]:

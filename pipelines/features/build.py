@@ -19,7 +19,7 @@ from pipelines.features.grid import compute_grid
 from pipelines.features.race_result import compute_race_result
 from pipelines.features.race_state import compute_race_state
 from pipelines.features.race_weather import compute_race_weather
-from pipelines.features.spine import compute_entrants, compute_moments
+from pipelines.features.spine import compute_entrants, compute_entrants_known, compute_moments, compute_races_known
 from pipelines.features.tire_state import compute_tire_state
 from pipelines.features.trace import compute_trace
 from pipelines.lake import Lake
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 STEP = "features"
 # progress(table, done, total): called after each table is written
 Progress = Callable[[str, int, int], None]
-_LAKE_TABLES = ("circuits", "races", "drivers", "entries", "qualifying", "laps", "pit_stops", "weather")
+LAKE_TABLES = ("circuits", "races", "drivers", "entries", "qualifying", "laps", "pit_stops", "weather")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FeaturesReport:
 def build_features(settings: Settings, *, progress: Progress | None = None) -> FeaturesReport:
     """Compute every feature table of a home from its lake.
 
-    Reads `lake/`; writes `features/<view>.parquet`, `entrants.parquet` and `moments.parquet`, each replaced whole, with equal
+    Reads `lake/`; writes `features/<view>.parquet` and the tables of `SPINE_TABLES` beside them, each replaced whole, with equal
     bytes for an equal lake; records the result last in `state/features.json`. Idempotent; killed at any point, a re-run does what
     is missing.
 
@@ -82,7 +82,7 @@ def build_features(settings: Settings, *, progress: Progress | None = None) -> F
 
     started = time.perf_counter()
     remove_leftovers(settings.features_dir)
-    tables = compute_all({name: lake.read(name) for name in _LAKE_TABLES})
+    tables = _compute(settings, lake)
     rows, digests = {}, {}
     for done, (name, frame) in enumerate(tables, start=1):
         target = table_path(settings, name)
@@ -97,6 +97,14 @@ def build_features(settings: Settings, *, progress: Progress | None = None) -> F
     return report
 
 
+def _compute(settings: Settings, lake: Lake) -> Iterator[tuple[str, pd.DataFrame]]:
+    if settings.engine == "spark":
+        from pipelines.spark import features  # PySpark is an extra
+
+        return features.compute_all(settings)
+    return compute_all({name: lake.read(name) for name in LAKE_TABLES})
+
+
 def table_path(settings: Settings, name: str) -> Path:
     """The file of one feature table, of `entrants` or of `moments`."""
     return settings.features_dir / f"{name}.parquet"
@@ -108,6 +116,8 @@ Frames = dict[str, pd.DataFrame]
 COMPUTE: dict[str, Callable[[Frames], pd.DataFrame]] = {
     "entrants": lambda lake: compute_entrants(lake["entries"], lake["races"], lake["drivers"]),
     "moments": lambda lake: compute_moments(lake["races"], lake["laps"]),
+    "entrants_known": lambda lake: compute_entrants_known(lake["entries"], lake["qualifying"], lake["drivers"]),
+    "races_known": lambda lake: compute_races_known(lake["races"]),
     "driver_form": lambda lake: compute_driver_form(lake["entries"], lake["qualifying"], lake["laps"]),
     "constructor_form": lambda lake: compute_constructor_form(
         lake["entries"], lake["qualifying"], lake["laps"], lake["pit_stops"]
@@ -121,6 +131,9 @@ COMPUTE: dict[str, Callable[[Frames], pd.DataFrame]] = {
     "trace": lambda lake: compute_trace(lake["laps"], lake["races"]),
     "race_result": lambda lake: compute_race_result(lake["entries"]),
 }
+
+SPINE_TABLES = ("entrants", "moments", "entrants_known", "races_known")
+"""Of those, the ones that are no feature views: what a question about a race starts from."""
 
 
 def compute_all(lake: Frames) -> Iterator[tuple[str, pd.DataFrame]]:

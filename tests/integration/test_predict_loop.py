@@ -20,6 +20,7 @@ from feature_repo.visibility import EVENT, visible
 from ml.served_model import decode_pictures, tabular_array
 from ml.traces.store import ImageArtifactStore
 from pipelines.candidates import CANDIDATE
+from pipelines.features.build import SPINE_TABLES
 from pipelines.materialize import materialize
 from pipelines.registry import move_champion, open_registry, registry_lock
 from serving.errors import NoModelError, RaceOverError
@@ -185,7 +186,7 @@ def half_way(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = copy_of(loop, tmp_path_factory.mktemp("live") / "home")
     as_of = entity_frame(settings, HALF, [RACE])[EVENT].iloc[0]
     for path in settings.features_dir.glob("*.parquet"):
-        if path.stem not in ("entrants", "moments"):
+        if path.stem not in SPINE_TABLES:
             table = read_parquet(path)
             write_parquet(path, table[visible(table, as_of)].reset_index(drop=True))
     materialize(settings, rebuild=True)

@@ -12,7 +12,7 @@ from pipelines.features.build import COMPUTE
 from pipelines.features.constructor_form import constructor_facts, form_of_constructor
 from pipelines.features.driver_form import driver_facts, form_of_driver
 
-VIEWS = [name for name in COMPUTE if name not in ("entrants", "moments")]
+VIEWS = [name for name in COMPUTE if name not in ("entrants", "moments")]  # both are what is known now
 # A lake is a function of its number, so there is nothing to shrink.
 quick = settings(
     max_examples=8,
