@@ -37,6 +37,16 @@ class Settings(BaseSettings):
     )
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
+    online_url: str | None = Field(
+        default=None,
+        repr=False,  # may hold a password
+        description="Online store: redis://host:port/db or postgresql://user@host:port/database; default: SQLite in the home.",
+    )
+    online_namespace: str | None = Field(
+        default=None,
+        pattern="^[A-Za-z0-9_-]{1,40}$",
+        description="Whose rows, on a server that several homes use; default: the home's own, made by `pitwall apply`.",
+    )
     engine: Literal["embedded", "spark"] = Field(
         default="embedded",
         description="What computes features, joins, materialization, pictures and embeddings: embedded or spark.",
