@@ -24,6 +24,7 @@ from feature_repo import online_guard
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.files import write_text
 from feature_repo.settings import Settings
+from feature_repo.stores.spark_session import spark_offline_store
 from feature_repo.visibility import EVENT
 
 logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "project": PROJECT,
         "provider": "local",
         "registry": {"registry_type": "sql", "path": settings.registry_path},
-        "offline_store": {"type": "duckdb"},
+        "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": "duckdb"},
         "online_store": {"type": "sqlite", "path": str(online_path(settings))},
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source

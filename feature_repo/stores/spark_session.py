@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feature_repo.errors import SparkNotAvailableError
 from feature_repo.settings import Settings
@@ -95,6 +95,12 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
 def session_of(settings: Settings) -> "SparkSession":
     """The Spark session that `settings` ask for (see `spark_session`)."""
     return spark_session(settings.spark_master, settings.spark_conf)
+
+
+def spark_offline_store(settings: Settings) -> dict[str, Any]:
+    """The `offline_store` of a Feast configuration for engine spark."""
+    kind = "feature_repo.stores.offline_spark.SparkAsOfOfflineStore"
+    return {"type": kind, "spark_master": settings.spark_master, "spark_conf": dict(settings.spark_conf)}
 
 
 def _check_java() -> None:

@@ -33,19 +33,20 @@ def compute_driver_circuit(entries: pd.DataFrame, races: pd.DataFrame, laps: pd.
     Returns:
         Keyed by `driver_id, circuit_id`; stamped as `driver_form`.
     """
-    facts = circuit_facts(entries, races, laps)
-    return _as_table([row for _, starts in facts.groupby(ENTITY, sort=True) for row in record_rows(starts)])
+    return records(circuit_facts(entries, races, laps))
+
+
+def records(facts: pd.DataFrame) -> pd.DataFrame:
+    """Feature rows of all drivers, or of one, from `circuit_facts`; what a worker that holds one driver runs."""
+    rows = [row for _, starts in facts.groupby(ENTITY, sort=True) for row in record_rows(starts)]
+    frame = pd.DataFrame(rows, columns=[*ENTITY, *DTYPES, EVENT, CREATED])
+    return table(frame.assign(**{EVENT: stamps(frame[EVENT]), CREATED: stamps(frame[CREATED])}), ENTITY, DTYPES)
 
 
 def circuit_facts(entries: pd.DataFrame, races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     """One row per publication and starter with the race's circuit: all that the records are computed from."""
     facts = with_race(publications(entries, laps), races, ["circuit_id"])
     return facts[facts["started"] & facts["circuit_id"].notna()]
-
-
-def record_of(starts: pd.DataFrame) -> pd.DataFrame:
-    """Feature rows of one driver at one circuit from their rows of `circuit_facts`; what a worker that holds one key runs."""
-    return _as_table(list(record_rows(starts)))
 
 
 def record_rows(starts: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -66,8 +67,3 @@ def record_rows(starts: pd.DataFrame) -> Iterator[dict[str, Any]]:
             EVENT: event,
             CREATED: instant,
         }
-
-
-def _as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=[*ENTITY, *DTYPES, EVENT, CREATED])
-    return table(frame.assign(**{EVENT: stamps(frame[EVENT]), CREATED: stamps(frame[CREATED])}), ENTITY, DTYPES)
