@@ -1,0 +1,1 @@
+"""One golden suite for Feast stores: hand-written and generated cases, run on any offline or online store."""
