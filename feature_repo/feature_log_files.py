@@ -2,7 +2,7 @@
 
 `<home>/feature_log/<service>/<first>-<last>-<rows>-<id>.parquet`: first and last instant served (microseconds since 1970 UTC) and
 the number of vectors, so that a window is found, and the oldest are dropped, without opening a file. Columns are those of Feast's
-own feature log where it has them: join keys, `<view>__<feature>`, `__log_timestamp`, `__request_id` (docs/adr/0006-feature-log.md).
+own feature log where it has them: join keys, `<view>__<feature>`, `__log_timestamp`, `__request_id`; see docs/skew.md.
 """
 
 import logging

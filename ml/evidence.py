@@ -148,6 +148,45 @@ class KnownAnswer:
 
 
 @dataclass(frozen=True)
+class SkewEvidence:
+    """What the newest skew report says about one feature service: how far what was served was from what training would have seen.
+
+    Attributes:
+        service: the feature service.
+        vectors: served vectors compared; 0 = there is no report, which refuses nothing.
+        cells: values compared.
+        mismatches: of these, values that differ.
+        wrong_keys: vectors that were looked up with another car's keys, or carry another car's values.
+        future_rows: vectors with a row from after their moment.
+        limit: largest share of mismatches.
+        features: those that differ most, the worst first.
+        report_sha256: hash of the report; "" without one.
+    """
+
+    __pydantic_config__ = _CONFIG
+
+    service: str
+    vectors: int
+    cells: int
+    mismatches: int
+    wrong_keys: int
+    future_rows: int
+    limit: float
+    features: tuple[str, ...]
+    report_sha256: str
+
+    @property
+    def share(self) -> float:
+        """Mismatches over cells."""
+        return self.mismatches / self.cells if self.cells else 0.0
+
+    @property
+    def within_limit(self) -> bool:
+        """Nothing speaks against serving a model from this service."""
+        return self.share <= self.limit and not self.wrong_keys and not self.future_rows
+
+
+@dataclass(frozen=True)
 class Limits:
     """The numbers the conditions compare with; stored with every decision.
 
@@ -185,6 +224,7 @@ class GateInputs:
         trivial: trivial predictors on the same rows (`grid_order`, `order_at_moment`).
         known_answer: the load test of the candidate.
         limits: what to compare with.
+        skew: per feature service of the candidate, what the newest skew report says; None in decisions from before it was asked.
     """
 
     __pydantic_config__ = _CONFIG
@@ -197,10 +237,14 @@ class GateInputs:
     trivial: tuple[Evidence, ...]
     known_answer: KnownAnswer
     limits: Limits = field(default_factory=Limits)
+    skew: tuple[SkewEvidence, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; NaN and infinity become the strings "NaN" and "Infinity", so that they survive."""
-        return json.loads(_INPUTS.dump_json(self))
+        stored = json.loads(_INPUTS.dump_json(self))
+        if self.skew is None:  # so that the hash of an older decision stays what it was
+            del stored["skew"]
+        return stored
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "GateInputs":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.ids import split_race_id
-from ml.evidence import EarlierTry, Evidence, FoldEvidence, GateInputs, KnownAnswer, Limits, RaceEvidence
+from ml.evidence import EarlierTry, Evidence, FoldEvidence, GateInputs, KnownAnswer, Limits, RaceEvidence, SkewEvidence
 from ml.statistics import relative_gain
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "KnownAnswer",
     "Limits",
     "RaceEvidence",
+    "SkewEvidence",
     "decide",
     "decide_from",
     "level_of_try",
@@ -103,6 +104,7 @@ def decide(
     known_answer: KnownAnswer,
     current_champion: str = "",
     limits: Limits | None = None,
+    skew: Sequence[SkewEvidence] | None = None,
 ) -> Decision:
     """Whether `candidate` may become champion; see `GateInputs` for the arguments and docs/gate.md for the conditions."""
     return decide_from(
@@ -115,6 +117,7 @@ def decide(
             trivial=tuple(trivial),
             known_answer=known_answer,
             limits=limits or Limits(),
+            skew=None if skew is None else tuple(skew),
         )
     )
 
@@ -144,6 +147,7 @@ def decide_from(inputs: GateInputs) -> Decision:
         *_check_champion(inputs),
         _check_unseen(candidate),
         _check_known_answer(inputs.known_answer, limits),
+        *[_check_skew(skew) for skew in inputs.skew or ()],
     ]
     reasons = tuple(check.message for check in checks if not check.passed)
     gain, low, high, _, _ = interval
@@ -322,6 +326,22 @@ def _check_known_answer(answer: KnownAnswer, limits: Limits) -> Check:
         f"limit at most {limits.max_answer_difference:g}"
     )
     return Check("known_answer", passed, _finite_or_none(answer.largest_difference), limits.max_answer_difference, message)
+
+
+def _check_skew(skew: SkewEvidence) -> Check:
+    """What was served from the service is what training would have seen; without a report there is nothing to hold against it."""
+    name = f"skew_of_{skew.service}"
+    if skew.vectors == 0:
+        message = (
+            f"{name}: no served vector was compared with history yet (run `pitwall skew`); limit {skew.limit:.3g} of the values"
+        )
+        return Check(name, True, None, skew.limit, message)
+    worst = f" ({', '.join(skew.features)})" if skew.features else ""
+    message = (
+        f"{name}: {skew.mismatches} of {skew.cells} served values differ from history{worst}, {skew.wrong_keys} vectors are of "
+        f"another car, {skew.future_rows} from the future; limit {skew.limit:.3g} of the values, 0 and 0"
+    )
+    return Check(name, skew.within_limit, skew.share, skew.limit, message)
 
 
 def _finite_or_none(value: float) -> float | None:

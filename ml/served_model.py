@@ -42,10 +42,23 @@ class FeatureSpec:
     Attributes:
         name: the feature, as the feature service names it.
         categories: for a text feature the values in the order of their codes 0, 1, ...; None for a number.
+        low: smallest number the model was trained on; None for text, or without a number.
+        high: largest.
+        distinct: different values in training, missing ones not counted; None where a model was trained before this was kept.
     """
 
     name: str
     categories: tuple[str, ...] | None
+    low: float | None = None
+    high: float | None = None
+    distinct: int | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "FeatureSpec":
+        """The spec as a model's description holds it."""
+        categories = stored["categories"]
+        ranges = {name: stored.get(name) for name in ("low", "high", "distinct")}
+        return cls(str(stored["name"]), None if categories is None else tuple(categories), **ranges)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Origin:
 
 
 def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[FeatureSpec, ...]:
-    """Which column of the `tabular` input is which feature, with the categories seen.
+    """Which column of the `tabular` input is which feature, with the categories or the range of numbers seen.
 
     Args:
         features: (N, F) as Feast returned them.
@@ -86,7 +99,14 @@ def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[Feature
     for name in order:
         values = features[name].dropna()
         is_text = values.map(lambda value: isinstance(value, str)).any()
-        specs.append(FeatureSpec(name, tuple(sorted({str(value) for value in values})) if is_text else None))
+        if is_text:
+            categories = tuple(sorted({str(value) for value in values}))
+            specs.append(FeatureSpec(name, categories, distinct=len(categories)))
+            continue
+        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
+        finite = numbers[np.isfinite(numbers)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
+        specs.append(FeatureSpec(name, None, low, high, len(np.unique(numbers))))
     return tuple(specs)
 
 
@@ -155,10 +175,7 @@ class ServedModel:
                 raise DamagedFileError(f"{folder / name}: missing or not the file that was written; run `pitwall train`")
         self.name = str(described["name"])
         self.origin = Origin(**described["origin"])
-        self.specs = tuple(
-            FeatureSpec(spec["name"], None if spec["categories"] is None else tuple(spec["categories"]))
-            for spec in described["features"]
-        )
+        self.specs = tuple(FeatureSpec.from_json(spec) for spec in described["features"])
         self.identity = None if described["encoder"] is None else EncoderIdentity(**described["encoder"])
         self._predictor = _KINDS[described["kind"]].load(folder / PREDICTOR)
         self._encoder_file = folder / ENCODER

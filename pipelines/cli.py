@@ -29,6 +29,8 @@ from feature_repo.console import Report, configure_logging, emit, err, instant, 
 from feature_repo.errors import BadUsageError, PitwallError
 from feature_repo.settings import Settings
 from pipelines import views
+from pipelines.commands_conformance import conformance
+from pipelines.commands_skew import skew
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
 from pipelines.ingest import parse_seasons
 from pipelines.ingest.base import Source
@@ -284,6 +286,10 @@ def simulator_report(
     chosen = Settings().seed if seed is None else seed
     found = compare(Lake(Settings(home=real_home).lake_dir), seasons=seasons, races=races, seed=chosen)
     emit(to_json(found), as_json=as_json, show=lambda: out.print(as_markdown(found), markup=False, highlight=False))
+
+
+app.command()(skew)
+app.command()(conformance)
 
 
 def _run(step: str, settings: Settings, *, as_json: bool) -> None:

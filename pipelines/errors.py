@@ -101,3 +101,11 @@ class UnknownStoreError(PitwallError, ValueError):
 
 class ServerNotAvailableError(PitwallError, RuntimeError):
     """A database server that a store needs is not installed here, or does not start."""
+
+
+class NothingServedError(PitwallError, LookupError):
+    """The feature log holds no vector of the window asked about, so nothing was compared."""
+
+
+class SkewAboveLimitError(PitwallError, RuntimeError):
+    """What was served differs from what training would have seen by more than is allowed."""

@@ -21,7 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from feature_repo.files import read_json, sha256_json, write_json
 from feature_repo.settings import Settings
-from ml.evidence import EarlierTry, Evidence, GateInputs, KnownAnswer
+from ml.evidence import EarlierTry, Evidence, GateInputs, KnownAnswer, SkewEvidence
 from ml.gate import Decision, decide_from, replay
 from ml.served_model import DESCRIPTION, QUESTION, read_question
 from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT
@@ -43,6 +43,7 @@ from pipelines.registry import (
     open_registry,
     registry_lock,
 )
+from pipelines.skew_report import skew_evidence
 
 _RECIPE, _ROLE, _VERDICT, _INPUTS_SHA = "pitwall.recipe", "pitwall.role", "gate.verdict", "gate.inputs_sha256"
 _TRIES = "gate_tries"
@@ -82,8 +83,8 @@ class PromotionReport:
 def promote(settings: Settings) -> PromotionReport:
     """Register the trained candidate and baseline, decide, and move the champion if the gate says so.
 
-    A verdict stands until the champion it was decided against has changed; then the candidate is decided on anew. A promotion
-    that was carried out once is not repeated after a rollback.
+    A verdict stands until the champion it was decided against has changed, or the skew of what is served has come above or below
+    its limit; then the candidate is decided on anew. A promotion that was carried out once is not repeated after a rollback.
 
     Raises:
         NotTrainedError: nothing was trained or evaluated yet, or they do not belong together.
@@ -100,11 +101,12 @@ def promote(settings: Settings) -> PromotionReport:
         previous = alias_version(client, CHAMPION)
         carried_out = any(move.version == version for move in effective_history(champion_history(client), previous))
         stored = stored_record(client, get_version(client, version))
-        stands = stored is not None and (carried_out or stored["inputs"]["current_champion"] == (previous or ""))
+        skew = skew_evidence(settings, evidence[CANDIDATE].services)
+        stands = stored is not None and (carried_out or _still_stands(stored["inputs"], previous, skew))
         if stored is not None and stands:
             decision = _decision(stored)
         else:
-            inputs = _gate_inputs(settings, client, evidence, version=version, champion=previous)
+            inputs = _gate_inputs(settings, client, evidence, version=version, champion=previous, skew=skew)
             decision = decide_from(inputs)
             _store_record(settings, client, version, inputs, decision)
         moved = decision.promote and not carried_out
@@ -130,7 +132,8 @@ def preview(settings: Settings, test_seasons: Sequence[int] | None = None) -> De
     evidence = _evidence_for_gate(settings, test_seasons)
     client = open_registry(settings)
     with registry_lock(settings):
-        inputs = _gate_inputs(settings, client, evidence, version=None, champion=alias_version(client, CHAMPION))
+        skew = skew_evidence(settings, evidence[CANDIDATE].services)
+        inputs = _gate_inputs(settings, client, evidence, version=None, champion=alias_version(client, CHAMPION), skew=skew)
         _count_try(client, evidence[CANDIDATE])
     return decide_from(inputs)
 
@@ -240,6 +243,7 @@ def _gate_inputs(
     *,
     version: str | None,
     champion: str | None,
+    skew: tuple[SkewEvidence, ...],
 ) -> GateInputs:
     """Everything the gate decides on; `version` None asks about the trained folder before it is registered."""
     champion_evidence = None
@@ -256,6 +260,15 @@ def _gate_inputs(
         history=_history(client),
         trivial=(evidence[GRID_ORDER], evidence[ORDER_AT_MOMENT]),
         known_answer=_ask_in_fresh_process(settings, version),
+        skew=skew,
+    )
+
+
+def _still_stands(decided_on: Mapping[str, Any], champion: str | None, skew: Sequence[SkewEvidence]) -> bool:
+    """A verdict against this champion, made when the skew was on the same side of its limit as now."""
+    then = GateInputs.from_dict(dict(decided_on)).skew or ()
+    return decided_on["current_champion"] == (champion or "") and all(found.within_limit for found in then) == all(
+        found.within_limit for found in skew
     )
 
 

@@ -196,7 +196,12 @@ def test_a_category_code_that_was_never_seen_is_refused(tabular: tuple[Path, Any
 def test_categories_are_the_values_seen_in_order() -> None:
     frame = pd.DataFrame({"compound": ["SOFT", None, "HARD"], "laps": [1.0, math.nan, 3.0], "empty": [None, None, None]})
     specs = feature_specs(frame, ["laps", "compound", "empty"])
-    assert specs == (FeatureSpec("laps", None), FeatureSpec("compound", ("HARD", "SOFT")), FeatureSpec("empty", None))
+    assert specs == (
+        FeatureSpec("laps", None, low=1.0, high=3.0, distinct=2),
+        FeatureSpec("compound", ("HARD", "SOFT"), distinct=2),
+        FeatureSpec("empty", None, distinct=0),
+    )
+    assert FeatureSpec.from_json({"name": "laps", "categories": None}) == FeatureSpec("laps", None), "older models kept no ranges"
     array = tabular_array(frame, specs)
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array[:, 1], np.array([1, np.nan, 0], dtype=np.float32))
