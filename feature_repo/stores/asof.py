@@ -91,6 +91,13 @@ class SortedRows:
             result[part] = self._locate(codes[part], moments[part], ttl_us)
         return result
 
+    def newest(self) -> Ints:
+        """The newest row of each key, whenever it became known, as positions in the arrays that were given, ascending."""
+        keys = self._packed // self._span
+        last = np.ones(self.n, dtype=np.bool_)
+        last[:-1] = keys[1:] != keys[:-1]
+        return np.sort(self.rows(np.flatnonzero(last)))
+
     def rows(self, located: Ints) -> Ints:
         """Positions in the arrays that were given."""
         if self._rows is None:
