@@ -35,7 +35,7 @@ from ml.traces.manifest import PictureRecord
 from ml.traces.store import ImageArtifactStore
 
 # Pictures between two writes to the cache: what a killed run loses at most (3 s of work).
-_PART = 256
+PART = 256
 _CHOSEN = "encoder.json"
 
 logger = logging.getLogger(__name__)
@@ -226,11 +226,10 @@ def embed_traces(settings: Settings, *, progress: Progress | None = None) -> Emb
         todo = [record for record, known in zip(pictures.values(), found, strict=True) if not known]
         damaged: list[str] = []
         done = 0
-        for records, images, unreadable in _decoded(store, todo, settings.threads):
-            if records:
-                cache.add([record.sha256 for record in records], _embed(encoder, images))
+        for shas, embeddings, unreadable in _embedded(settings, store, encoder, todo):
+            cache.add(shas, embeddings)
             damaged += unreadable
-            done += len(records) + len(unreadable)
+            done += len(shas) + len(unreadable)
             if progress is not None:
                 progress("embed", done, len(todo))
         cache.fold()
@@ -314,6 +313,35 @@ def _chosen_encoder(settings: Settings, progress: Progress | None) -> VisionEnco
     return encoder
 
 
+def embed_pictures(
+    store: ImageArtifactStore, encoder: VisionEncoder, records: list[PictureRecord], *, threads: int
+) -> Iterator[tuple[list[str], NDArray[np.float32], list[str]]]:
+    """Pictures through the encoder, `PART` at a time.
+
+    Args:
+        store: where the pictures lie.
+        encoder: on this machine.
+        records: pictures, each hash once.
+        threads: that read and decode.
+    Yields:
+        (hashes, (n, 512) embeddings in their order, uris of pictures that could not be read).
+    """
+    for readable, images, unreadable in _decoded(store, records, threads):
+        embeddings = _embed(encoder, images) if images else np.empty((0, EMBEDDING_DIM), dtype=np.float32)
+        yield [record.sha256 for record in readable], embeddings, unreadable
+
+
+def _embedded(
+    settings: Settings, store: ImageArtifactStore, encoder: VisionEncoder, todo: list[PictureRecord]
+) -> Iterator[tuple[list[str], NDArray[np.float32], list[str]]]:
+    if settings.engine == "spark":
+        from pipelines.spark.embeddings import embed_on_workers  # PySpark is an extra
+
+        root, weights = str(settings.multimodal_dir), encoder_weights_file(settings)
+        return embed_on_workers(settings, root, weights, encoder.identity, todo)
+    return embed_pictures(store, encoder, todo, threads=settings.threads)
+
+
 def _decoded(
     store: ImageArtifactStore, records: list[PictureRecord], threads: int
 ) -> Iterator[tuple[list[PictureRecord], list[Tensor], list[str]]]:
@@ -328,9 +356,9 @@ def _decoded(
 
     queue = iter(records)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        ahead = [(record, pool.submit(decode, record)) for record in islice(queue, _PART)]
+        ahead = [(record, pool.submit(decode, record)) for record in islice(queue, PART)]
         while ahead:
-            now, ahead = ahead, [(record, pool.submit(decode, record)) for record in islice(queue, _PART)]
+            now, ahead = ahead, [(record, pool.submit(decode, record)) for record in islice(queue, PART)]
             pairs = [(record, job.result()) for record, job in now]
             readable = [(record, image) for record, image in pairs if image is not None]
             yield (

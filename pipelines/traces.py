@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ def render_traces(
         todo, repaired = _to_do(store, wanted)
         if processes is None:
             processes = settings.threads if len(todo) >= _WORTH_A_POOL else 1
-        _render(store, todo, processes, is_default=is_default, progress=progress)
+        _render(settings, store, todo, processes, is_default=is_default, progress=progress)
     failures.finish(set(entered_races))
 
     drawn = {(item.race_id, item.drawing.driver_id) for item in wanted.values()}
@@ -320,14 +320,20 @@ def _to_do(store: ImageArtifactStore, wanted: dict[str, _Wanted]) -> tuple[list[
 
 
 def _render(
-    store: ImageArtifactStore, todo: list[_Wanted], processes: int, *, is_default: bool, progress: Progress | None
+    settings: Settings,
+    store: ImageArtifactStore,
+    todo: list[_Wanted],
+    processes: int,
+    *,
+    is_default: bool,
+    progress: Progress | None,
 ) -> None:
     by_race: dict[str, list[_Wanted]] = {}
     for item in todo:
         by_race.setdefault(item.race_id, []).append(item)
     jobs = [RaceJob(race_id, items[0].axes, tuple(item.drawing for item in items)) for race_id, items in by_race.items()]
     done = 0
-    for job, pictures in render_races(jobs, processes=processes):
+    for job, pictures in _drawn(settings, jobs, processes):
         for item, png in zip(by_race[job.race_id], pictures, strict=True):
             store.put(
                 item.race_id,
@@ -344,3 +350,11 @@ def _render(
         done += len(pictures)
         if progress is not None:
             progress("traces", done, len(todo))
+
+
+def _drawn(settings: Settings, jobs: list[RaceJob], processes: int) -> Iterator[tuple[RaceJob, list[bytes]]]:
+    if settings.engine == "spark":
+        from pipelines.spark import pictures  # PySpark is an extra
+
+        return pictures.render_races(settings, jobs)
+    return render_races(jobs, processes=processes)

@@ -52,13 +52,22 @@ class SparkAsOfOfflineStoreConfig(SparkOfflineStoreConfig):
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A source read by Spark, its names turned into those of its view; rows that can never be visible are left out."""
+class SourceTable:
+    """A source read by Spark, its columns under the names that its view has for them.
+
+    Attributes:
+        rows: the rows that are visible at some moment: key, event and created time are known.
+        keys: join keys.
+        event: column of the event time.
+        created: column of the created time; None if the source has none, then a row is known from its event on.
+        unknown_since_when: the rows that are never visible because nobody recorded when they became known.
+    """
 
     rows: DataFrame
     keys: tuple[str, ...]
     event: str
     created: str | None
+    unknown_since_when: DataFrame
 
     @property
     def event_us(self) -> Column:
@@ -73,6 +82,11 @@ class _Table:
         """What is newest: the event, then the created time, then the place in the source."""
         place = [F.col("_metadata.file_path"), F.col("_metadata.row_index")] if _has_place(self.rows) else []
         return F.struct(self.event_us.alias("event"), self.created_us.alias("created"), *place)
+
+    def repeated(self) -> DataFrame:
+        """Key and times that more than one row has: none of those rows is the newest."""
+        same = [*self.keys, self.event, *([self.created] if self.created else [])]
+        return self.rows.groupBy(*map(_quoted, same)).count().where(F.col("count") > 1).select(*map(_quoted, same))
 
 
 class SparkAsOfOfflineStore(SparkOfflineStore):
@@ -222,7 +236,7 @@ class SparkAsOfRetrievalJob(SparkRetrievalJob):
 
 
 def newest_rows(
-    table: _Table, features: Sequence[str], since_us: int | None = None, until_us: int | None = None
+    table: SourceTable, features: Sequence[str], since_us: int | None = None, until_us: int | None = None
 ) -> DataFrame:  # fmt: skip
     """The newest row of each key with since_us <= event <= until_us: keys, features, event and created time.
 
@@ -239,7 +253,7 @@ def newest_rows(
     return groups.agg(best).where(F.col(_FOUND).isNotNull()).select(f"{_FOUND}.*")
 
 
-def read_table(spark: SparkSession, view: FeatureView) -> _Table:
+def read_table(spark: SparkSession, view: FeatureView) -> SourceTable:
     """The source of a view under the view's names of its columns.
 
     Raises:
@@ -252,7 +266,7 @@ def read_table(spark: SparkSession, view: FeatureView) -> _Table:
     return _table(spark, source, keys, names.get(event, event), names.get(created, created) if created else None)
 
 
-def _table(spark: SparkSession, source: DataSource, keys: Sequence[str], event: str, created: str | None) -> _Table:
+def _table(spark: SparkSession, source: DataSource, keys: Sequence[str], event: str, created: str | None) -> SourceTable:
     rows = _scan(spark, source)
     for original, name in (source.field_mapping or {}).items():
         rows = rows.withColumnRenamed(original, name)
@@ -263,7 +277,8 @@ def _table(spark: SparkSession, source: DataSource, keys: Sequence[str], event: 
     known = rows
     for column in needed:
         known = known.where(F.col(_quoted(column)).isNotNull())
-    return _Table(known, tuple(keys), event, created)
+    unknown = rows.where(F.col(_quoted(created)).isNull()) if created else rows.limit(0)
+    return SourceTable(known, tuple(keys), event, created, unknown)
 
 
 def _scan(spark: SparkSession, source: DataSource) -> DataFrame:
@@ -336,7 +351,7 @@ def _left_keys(view: FeatureView) -> list[str]:
     return [mapping.get(column.name, column.name) for column in view.entity_columns]
 
 
-def _between(table: _Table, since_us: int | None, until_us: int | None) -> Column:
+def _between(table: SourceTable, since_us: int | None, until_us: int | None) -> Column:
     """Rows by event time, put so that Parquet's statistics can leave whole row groups out."""
     event = F.col(_quoted(table.event)).cast("timestamp")
     inside = F.lit(True)

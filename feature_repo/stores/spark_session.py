@@ -97,6 +97,14 @@ def session_of(settings: Settings) -> "SparkSession":
     return spark_session(settings.spark_master, settings.spark_conf)
 
 
+def n_tasks(spark: "SparkSession") -> int:
+    """Tasks of a stage that computes in Python: two a core, so that a slow one does not leave the others waiting for long.
+
+    Left to itself Spark sees few bytes, makes one task, and one worker computes everything.
+    """
+    return 2 * int(spark.sparkContext.defaultParallelism)
+
+
 def spark_offline_store(settings: Settings) -> dict[str, Any]:
     """The `offline_store` of a Feast configuration for engine spark."""
     kind = "feature_repo.stores.offline_spark.SparkAsOfOfflineStore"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from feature_repo.settings import Settings
-from feature_repo.stores.spark_session import session_of
+from feature_repo.stores.spark_session import n_tasks, session_of
 from pipelines import schemas
 from pipelines.features import circuit_profile, constructor_form, driver_circuit, driver_form, grid
 from pipelines.features.build import COMPUTE, LAKE_TABLES, Frames
@@ -79,7 +79,7 @@ def tables_of_races(lake: Frames) -> Iterator[tuple[str, str, pd.DataFrame]]:
     yield from _split("cars", grid.cars(entries, lake["qualifying"], races), "driver_id")
     yield from _split("starts", grid.starts(entries, races, laps), "driver_id")
     yield from _split("calendar", versions(races, ["race_id"]), "circuit_id")
-    facts = with_race(circuit_profile.race_facts(entries, laps), races, "circuit_id")
+    facts = with_race(circuit_profile.race_facts(entries, laps), races, ["circuit_id"])
     yield from _split("race_facts", facts, "circuit_id")
 
 
@@ -123,7 +123,7 @@ def _rows_by_race(spark: "SparkSession", root: Path) -> "DataFrame":
     lake = Lake(root)
     partitions = [(name, season) for name in LAKE_TABLES for season in lake.seasons(name)]
     wanted = spark.createDataFrame(partitions, "name string, season int")
-    spread = wanted.repartition(min(len(partitions), _n_tasks(spark)))
+    spread = wanted.repartition(min(len(partitions), n_tasks(spark)))
     return spread.mapInPandas(partial(_read_partitions, str(root)), SCHEMA)
 
 
@@ -135,13 +135,7 @@ def _read_partitions(root: str, batches: Iterable[pd.DataFrame]) -> Iterator[pd.
 
 
 def _by_key(parcels: "DataFrame", compute: Callable[[pd.DataFrame], pd.DataFrame]) -> "DataFrame":
-    # How many partitions is said here: left to itself Spark sees few bytes, makes one, and one worker computes everything.
-    return parcels.repartition(_n_tasks(parcels.sparkSession), "key").groupBy("key").applyInPandas(compute, SCHEMA)
-
-
-def _n_tasks(spark: "SparkSession") -> int:
-    """Tasks of a stage: two a core, so that a slow one does not leave the others waiting for long."""
-    return 2 * int(spark.sparkContext.defaultParallelism)
+    return parcels.repartition(n_tasks(parcels.sparkSession), "key").groupBy("key").applyInPandas(compute, SCHEMA)
 
 
 def _tables_of_races(parcels: pd.DataFrame) -> pd.DataFrame:
