@@ -44,8 +44,8 @@ SERVICES: tuple[FeatureService, ...] = (finish_position_v1, race_state_v1, speed
 def bound_to(home: Path) -> list[Definition]:
     """Copies of every definition with sources at absolute paths below `home`.
 
-    Feast's DuckDB offline store ignores `repo_path` and would look for a relative source in the working directory. The module's
-    own objects stay untouched, so two homes can be open in one process.
+    Absolute paths mean the same to every Feast client and offline store, in whatever directory it runs. The module's own objects
+    stay untouched, so two homes can be open in one process.
 
     Args:
         home: the Pitwall home that holds `features/`.

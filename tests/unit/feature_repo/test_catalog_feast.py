@@ -27,7 +27,7 @@ def test_feast_accepts_the_template(settings: Settings, monkeypatch: pytest.Monk
     config = load_repo_config(ROOT, ROOT / "feature_store.yaml")
     assert config.registry.path == f"sqlite:///{settings.home}/registry.db"
     assert config.online_store.path == f"{settings.home}/online_store.db"
-    assert config.offline_store.type == "duckdb"
+    assert config.offline_store.type == "feature_repo.stores.offline.AsOfOfflineStore"
 
 
 def test_feast_imports_the_catalogue_alone_and_finds_every_definition_once(monkeypatch: pytest.MonkeyPatch) -> None:
