@@ -1,12 +1,10 @@
 """Feast as Pitwall uses it: one way to open a home's store, to apply the catalogue, and to ask what was known when.
 
-Everything is embedded: SQL registry and SQLite online store inside the home, DuckDB over the home's Parquet files. The created
-cutoff is always on; the number and order of rows is checked on every retrieval, because other offline stores of Feast lose rows.
+Everything is embedded: SQL registry and SQLite online store inside the home, the as-of offline store over its Parquet files. The
+created cutoff is always on; number and order of rows are checked on every retrieval: not every offline store of Feast keeps them.
 """
 
 import logging
-import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,12 @@ import yaml
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.errors import FeatureServiceNotFoundException
-from feast.infra.online_stores.helpers import compute_table_id
 from filelock import FileLock
 
-from feature_repo import online_guard
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.files import write_text
 from feature_repo.settings import Settings
+from feature_repo.stores.online import packed_store
 from feature_repo.stores.spark_session import spark_offline_store
 from feature_repo.visibility import EVENT
 
@@ -31,10 +28,7 @@ logger = logging.getLogger(__name__)
 
 PROJECT = "pitwall"
 ROW_ID = "pitwall_row_id"
-# One query holds the join of a chunk with every view in memory; 5,000 rows keep that below 1 GiB at 60 rows a key.
-CHUNK_ROWS = 5_000
-# ibis gives every thread of a process the same DuckDB connection, which answers one query at a time.
-_ONE_QUERY = threading.Lock()
+OFFLINE_STORE = "feature_repo.stores.offline.AsOfOfflineStore"
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,6 @@ class ApplyReport:
 def online_path(settings: Settings) -> Path:
     """The SQLite online store of a home."""
     return settings.home / "online_store.db"
-
-
-def table_name(view: FeatureView) -> str:
-    """The table of the online store that holds `view`."""
-    return str(compute_table_id(PROJECT, view))
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -94,7 +83,9 @@ def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyRepo
         stale = _no_longer_in(store, objects)
         store.apply(list(objects), objects_to_delete=stale, partial=False)
         views = [item for item in objects if isinstance(item, FeatureView)]
-        online_guard.install(online_path(settings), {view.name: table_name(view) for view in views if view.online})
+        # Feast leaves the online rows of a view that is no longer served.
+        hidden = [view for view in views if not view.online]
+        packed_store(store).update(store.config, hidden, [], [], [], partial=True)
     services = sorted(item.name for item in objects if isinstance(item, FeatureService))
     deleted = tuple(f"{type(item).__name__} {item.name}" for item in stale)
     logger.info("features_applied views=%d services=%d deleted=%d", len(views), len(services), len(deleted))
@@ -137,7 +128,7 @@ def feature_names(store: FeatureStore, service_name: str) -> list[str]:
     return [name for _, names in views_of(store, get_service(store, service_name)) for name in names]
 
 
-def historical(store: FeatureStore, service_name: str, spine: pd.DataFrame, *, chunk_rows: int = CHUNK_ROWS) -> pd.DataFrame:
+def historical(store: FeatureStore, service_name: str, spine: pd.DataFrame) -> pd.DataFrame:
     """What each feature of a service was known to be at each row's moment.
 
     For each row and view: of the rows with the same key, event_timestamp <= moment, created_timestamp <= moment and
@@ -148,7 +139,6 @@ def historical(store: FeatureStore, service_name: str, spine: pd.DataFrame, *, c
         service_name: the feature service.
         spine: has the join keys of the service and `event_timestamp` (the moment; UTC, a naive time is UTC; cut to microseconds);
             other columns are passed through. Rows may repeat and come in any order.
-        chunk_rows: rows asked for at once.
     Returns:
         The spine's columns (moments in UTC microseconds), then the service's features; the rows of `spine` in their order.
     Raises:
@@ -159,12 +149,8 @@ def historical(store: FeatureStore, service_name: str, spine: pd.DataFrame, *, c
     features = [name for _, names in views for name in names]
     keys = sorted({key for view, _ in views for key in view.join_keys})
     asked = _checked(spine, keys, features, service_name)
-    answers = [
-        _answer(store, service_name, asked.loc[start : start + chunk_rows - 1, [ROW_ID, *keys, EVENT]], features)
-        for start in range(0, len(asked), chunk_rows)
-    ]
-    found = pd.concat(answers, ignore_index=True) if answers else pd.DataFrame({name: [] for name in features}, dtype=object)
-    return pd.concat([asked.drop(columns=ROW_ID), found], axis="columns")
+    answer = _answer(store, service_name, asked[[ROW_ID, *keys, EVENT]])
+    return pd.concat([asked.drop(columns=ROW_ID), answer[features]], axis="columns")
 
 
 def _checked(spine: pd.DataFrame, keys: list[str], features: list[str], service_name: str) -> pd.DataFrame:
@@ -183,21 +169,16 @@ def _checked(spine: pd.DataFrame, keys: list[str], features: list[str], service_
     return asked.assign(**{ROW_ID: range(len(asked))})
 
 
-def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame, features: list[str]) -> pd.DataFrame:
-    with _ONE_QUERY, warnings.catch_warnings():
-        # ibis 12 calls a DuckDB method that was renamed; Feast shows every warning, so this one would appear on each retrieval.
-        warnings.filterwarnings("ignore", message="fetch_arrow_table", category=DeprecationWarning)
-        job = store.get_historical_features(
-            entity_df=asked, features=get_service(store, service_name), filter_by_created_timestamp=True
-        )
-        answer = job.to_df()
-    answer = answer.sort_values(ROW_ID, kind="stable", ignore_index=True)
+def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame) -> pd.DataFrame:
+    service = get_service(store, service_name)
+    answer = store.get_historical_features(entity_df=asked, features=service, filter_by_created_timestamp=True).to_df()
+    answer = answer.sort_values(ROW_ID, kind="stable", ignore_index=True)  # Spark answers in any order
     if len(answer) != len(asked) or (answer[ROW_ID].to_numpy() != asked[ROW_ID].to_numpy()).any():
         raise PointInTimeError(
             f"{service_name}: asked for {len(asked)} rows, Feast answered {len(answer)} ({answer[ROW_ID].nunique()} different); "
-            "every row must be answered exactly once. Check the offline store's type: only duckdb is supported"
+            f"every row must be answered exactly once. Check the offline store's type: {store.config.offline_store.type}"
         )
-    return answer[features]
+    return answer
 
 
 def _config(settings: Settings) -> dict[str, Any]:
@@ -205,15 +186,17 @@ def _config(settings: Settings) -> dict[str, Any]:
         "project": PROJECT,
         "provider": "local",
         "registry": {"registry_type": "sql", "path": settings.registry_path},
-        "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": "duckdb"},
-        "online_store": {"type": "sqlite", "path": str(online_path(settings))},
+        "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": OFFLINE_STORE},
+        "online_store": {
+            "type": "feature_repo.stores.online_sqlite.PackedSqliteOnlineStore",
+            "path": str(online_path(settings)),
+        },
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
     }
 
 
 def _open(settings: Settings) -> FeatureStore:
-    online_guard.use_utc()
     return FeatureStore(config=RepoConfig(repo_path=settings.home, **_config(settings)))
 
 

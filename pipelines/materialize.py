@@ -1,45 +1,48 @@
 """Copy the newest row of every key from the feature tables into Feast's online store, and never an older one over a newer one.
 
-Reads `features/<view>.parquet`, writes `online_store.db`. Each view is scanned once; its newest rows go in by race, one SQLite
-transaction each: features, exact times and journal change together, so a process killed at any instant leaves whole races, and
-the next run ends in the same state. Values are encoded by Feast's own code, so its readers see what its writer would write.
+Reads `features/<view>.parquet`, writes the online store of the configuration, whichever it is: the store keeps the rule. One pass
+over keys and times finds each key's newest row; only those rows are read further, packed, and written by whole races. A process
+killed at any instant leaves whole races, and the next run ends in the same state.
+
+Memory is bounded by the number of keys, not of rows: see `newest_rows.py` for the pass, then `_BYTES_AT_ONCE` of chosen rows.
 """
 
+import json
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from feast import FeatureStore, FeatureView
-from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.helpers import extract_text_and_num
-from feast.utils import _convert_arrow_to_proto
+from feast import FeatureStore, FeatureView, RepoConfig
+from numpy.typing import NDArray
 
-from feature_repo import online_guard
-from feature_repo.errors import DuplicateRowsError, MissingInputError, NotAppliedError
-from feature_repo.files import sha256_bytes, sha256_file, sha256_json
-from feature_repo.online_guard import epoch_s, quoted
+from feature_repo.errors import MissingInputError, NotAppliedError
+from feature_repo.files import sha256_file, sha256_json
 from feature_repo.settings import Settings
-from feature_repo.store import online_path, open_store, table_name
-from feature_repo.visibility import CREATED, EVENT, as_utc, latest_visible
+from feature_repo.store import open_store
+from feature_repo.stores.online import PackedOnlineStore, WriteCounts, packed_store
+from feature_repo.stores.packed import KeyLayout, Layout, pack
+from feature_repo.visibility import CREATED, EVENT, as_utc
+from pipelines.newest_rows import FeatureTable, NewestRows, find_newest, micros
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the view, the rows done and the rows to do."""
 
-# Views without a race in their key hold hundreds of keys, not thousands: blocks of this many rows.
-_BLOCK_ROWS = 500
+CHUNK_ROWS = 10_000
+"""Rows written together: whole races until there are so many, where races are part of the key."""
+
+_BYTES_AT_ONCE = 64 * 2**20
 _EPOCH = pd.Timestamp(0, tz=UTC)
 _US = pd.Timedelta(microseconds=1)
 _EARLIEST = -(2**53)  # the year 1684, in microseconds: before anything pandas and the sport know
+_JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -130,222 +133,149 @@ def materialize(
     if start is not None and end is not None and start > end:
         raise ValueError(f"materialize: since {start.isoformat()} is after until {end.isoformat()}")
     store = open_store(settings)
-    views = sorted((view for view in store.list_feature_views() if view.online), key=lambda view: view.name)
+    online = packed_store(store)
+    views = _online_views(store)
     now = pd.Timestamp.now(UTC)
-    with online_guard.connect(online_path(settings)) as connection:
-        _check_installed(connection, settings, views)
-        reports = [_ViewWriter(store, view, connection, progress).run(start, end, rebuild, now) for view in views]
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        _check_installed(store, online, settings, views)
+        reports = [_ViewWriter(store.config, online, view, progress).run(start, end, rebuild, now) for view in views]
+    finally:
+        online.disconnect()
     report = MaterializeReport(start, end, tuple(reports))
     logger.info("materialized views=%d written=%d", len(reports), report.written)
     return report
 
 
 def online_status(settings: Settings, now: datetime | None = None) -> dict[str, OnlineView]:
-    """What the online store holds, per online view; empty if nothing was applied. Read from SQLite, without Feast."""
-    path = online_path(settings)
-    if not path.exists():
+    """What the online store holds, per online view; empty if nothing was applied."""
+    try:
+        store = open_store(settings)
+    except NotAppliedError:
         return {}
+    online = packed_store(store)
     clock = as_utc(now or datetime.now(UTC))
-    with online_guard.connect(path) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pitwall_views'").fetchone():
-            return {}
-        tables = connection.execute("SELECT view, table_name FROM pitwall_views ORDER BY view").fetchall()
-        return {view: _held(connection, table, clock) for view, table in tables}
+    try:
+        ready = [view for view in _online_views(store) if online.is_ready_for(store.config, view)]
+        return {view.name: _held(store.config, online, view, clock) for view in ready}
+    finally:
+        online.disconnect()
 
 
 class _ViewWriter:
-    """Materializes one view over one connection."""
+    """Materializes one view."""
 
-    def __init__(self, store: FeatureStore, view: FeatureView, connection: sqlite3.Connection, progress: Progress | None) -> None:
+    def __init__(self, config: RepoConfig, online: PackedOnlineStore, view: FeatureView, progress: Progress | None) -> None:
+        self.config = config
+        self.online = online
         self.view = view
-        self.connection = connection
         self.progress = progress
-        self.table = table_name(view)
+        self.layout = Layout.of(view)
         self.source = Path(view.batch_source.path)
-        self.keys = list(view.join_keys)
-        self.key_types = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
-        self.features = [field.name for field in view.features]
-        self.version = store.config.entity_key_serialization_version
-        self.definition = sha256_json([self.table, self.keys, [[field.name, str(field.dtype)] for field in view.features]])
+        keys = KeyLayout.of(view)
+        self.definition = sha256_json(
+            [view.name, keys.prefix.hex(), [kind.name for kind in keys.types], self.layout.fingerprint.hex()]
+        )
 
     def run(self, since: pd.Timestamp | None, until: pd.Timestamp | None, rebuild: bool, now: pd.Timestamp) -> ViewReport:
         started = time.perf_counter()
         if not self.source.exists():
             raise MissingInputError(f"view {self.view.name}: no feature table {self.source}; run `pitwall features` first")
-        fingerprint = sha256_file(self.source)
+        table = FeatureTable(self.source)
+        fingerprint = sha256_json([[file.name, sha256_file(file)] for file in table.files])
         if rebuild:
-            self._empty()
-        self._drop_records_of_lost_rows()
-        stamps = pq.read_table(self.source, columns=[EVENT])[EVENT]
-        newest = _micros(pc.max(stamps).as_py()) if len(stamps) else 0
+            self.online.clear(self.config, self.view)
+        newest = table.newest_event() or 0
         low = _micros(since) if since is not None else _EARLIEST
         high = min(_micros(until), newest) if until is not None else newest
-        counts = {"written": 0, "unchanged": 0, "held_back": 0}
-        never_visible, done_before = 0, self._done_before(fingerprint, low, high)
+        counts, never_visible = WriteCounts(), 0
+        journal = self._journal(fingerprint)
+        done_before = any(first <= low and last >= high for first, last in journal["windows"])
         if not done_before and low <= high:
-            rows, never_visible = self._newest_rows(low, high)
-            self._write_all(rows, counts)
-            self._record(fingerprint, low, high, rows.num_rows)
-        held = _held(self.connection, self.table, now)
+            chosen = find_newest(table, self.view, low, high)
+            never_visible = chosen.never_visible
+            counts = self._write_all(table, chosen)
+            self._record(journal, low, high)
+        held = _held(self.config, self.online, self.view, now)
         seconds = time.perf_counter() - started
         report = ViewReport(
-            self.view.name, held.rows, held.newest, held.age_s, **counts, never_visible=never_visible, up_to_date=done_before,
-            seconds=seconds,
+            self.view.name, held.rows, held.newest, held.age_s, counts.written, counts.unchanged, counts.held_back,
+            never_visible=never_visible, up_to_date=done_before, seconds=seconds,
         )  # fmt: skip
         level = logging.WARNING if report.held_back and since is None and until is None else logging.INFO
         logger.log(level, "view_materialized view=%s rows=%d written=%d unchanged=%d held_back=%d seconds=%.2f",
                    report.view, report.rows, report.written, report.unchanged, report.held_back, seconds)  # fmt: skip
         return report
 
-    def _newest_rows(self, low: int, high: int) -> tuple[pa.Table, int]:
-        """The newest row of each key with low <= event <= high (microseconds), sorted by key; how many lack a created time."""
-        index = pq.read_table(self.source, columns=[*self.keys, EVENT, CREATED]).to_pandas()
-        twice = index.duplicated([*self.keys, EVENT, CREATED], keep=False) & index[CREATED].notna()
-        if twice.any():
-            row = index[twice].iloc[0]
-            raise DuplicateRowsError(
-                f"{self.source}: {int(twice.sum())} rows share key and times with another, the first {row.to_dict()}; "
-                "each (key, event, created) may occur once; rebuild the feature table"
-            )
-        begin, end = _stamp(low), _stamp(high)
-        within = index[index[EVENT].between(begin, end)]
-        if within.empty:
-            return pq.read_table(self.source).slice(0, 0), int(index[CREATED].isna().sum())
-        chosen = latest_visible(within, self.keys, within[[EVENT, CREATED]].max().max())
-        # Only the rows chosen are decoded further: the scan of the wide columns is one take.
-        table = pq.read_table(self.source, columns=[*self.keys, *self.features, EVENT, CREATED])
-        return table.take(pa.array(chosen.index.to_numpy())).combine_chunks(), int(index[CREATED].isna().sum())
-
-    def _write_all(self, rows: pa.Table, counts: dict[str, int]) -> None:
-        done = 0
-        for chunk, part in self._chunks(rows):
-            content = sha256_bytes(self.definition.encode() + _ipc(part))
-            if not self._chunk_done(chunk, content):
-                for name, count in self._write(chunk, content, part).items():
-                    counts[name] += count
-            else:
-                counts["unchanged"] += part.num_rows
-            done += part.num_rows
-            if self.progress is not None:
-                self.progress(self.view.name, done, rows.num_rows)
-
-    def _chunks(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """Rows by race, where races are part of the key (rows come sorted by key), else in blocks."""
-        if "race_id" not in self.keys:
-            for start in range(0, rows.num_rows, _BLOCK_ROWS):
-                yield f"block {start}", rows.slice(start, _BLOCK_ROWS)
-            return
-        races = pd.Series(rows["race_id"].to_pandas())
-        for race_id, where in races.groupby(races, sort=True).indices.items():
-            yield f"race {race_id}", rows.take(pa.array(where))
-
-    def _write(self, chunk: str, content: str, part: pa.Table) -> dict[str, int]:
-        micros = pa.timestamp("us", tz="UTC")
-        events, createds = (part[column].cast(micros).cast(pa.int64()).to_pylist() for column in (EVENT, CREATED))
-        encoded = _convert_arrow_to_proto(part.combine_chunks(), self.view, self.key_types)
-        counts = {"written": 0, "unchanged": 0, "held_back": 0}
-        with online_guard.transaction(self.connection):
-            for (key_proto, values, _, _), event, created in zip(encoded, events, createds, strict=True):
-                key = serialize_entity_key(key_proto, entity_key_serialization_version=self.version)
-                new = {name: (value.SerializeToString(), extract_text_and_num(value, False)[0]) for name, value in values.items()}
-                counts[self._write_row(key, new, (event, created))] += 1
-            self.connection.execute("INSERT OR REPLACE INTO pitwall_chunks VALUES (?, ?, ?)", (self.view.name, chunk, content))
+    def _write_all(self, table: FeatureTable, chosen: NewestRows) -> WriteCounts:
+        counts, done = WriteCounts(), 0
+        rows_at_once = max(CHUNK_ROWS, int(_BYTES_AT_ONCE // max(1.0, table.bytes_per_row())))
+        for block in _blocks(chosen, rows_at_once):
+            # Read in the table's order, write in that of the block, which is by race.
+            by_row = block[np.argsort(chosen.rows[block])]
+            rows = table.take(chosen.rows[by_row], [*(field.name for field in self.layout.fields), EVENT, CREATED])
+            values = pack(self.layout, rows, micros(rows, EVENT).to_numpy(), micros(rows, CREATED).to_numpy())
+            value_of = dict(zip(by_row.tolist(), values, strict=True))
+            for chunk in _blocks(chosen, CHUNK_ROWS, block):
+                where = chunk.tolist()
+                counts += self.online.write_rows(
+                    self.config, self.view, [chosen.keys[key] for key in where], [value_of[key] for key in where]
+                )
+                done += len(where)
+                if self.progress is not None:
+                    self.progress(self.view.name, done, len(chosen.keys))
         return counts
 
-    def _write_row(self, key: bytes, new: dict[str, tuple[bytes, str | None]], stamp: tuple[int, int]) -> str:
-        execute, table = self.connection.execute, quoted(self.table)
-        there = execute(f"SELECT feature_name, value, event_ts, created_ts FROM {table} WHERE entity_key = ?", (key,)).fetchall()
-        if there:
-            held = self._held_stamp(key, max((row[2], row[3] or 0) for row in there))
-            if stamp < held:
-                return "held_back"
-            if stamp == held and {row[0]: row[1] for row in there} == {name: value for name, (value, _) in new.items()}:
-                return "unchanged"
-        seconds = (epoch_s(stamp[0]), epoch_s(stamp[1]))
-        execute(f"DELETE FROM {table} WHERE entity_key = ?", (key,))
-        self.connection.executemany(
-            f"INSERT INTO {table} (entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?)",
-            [(key, name, value, text, *seconds) for name, (value, text) in new.items()],
-        )
-        execute("INSERT OR REPLACE INTO pitwall_newest VALUES (?, ?, ?, ?)", (self.view.name, key, *stamp))
-        return "written"
+    def _journal(self, fingerprint: str) -> dict[str, Any]:
+        """Which windows were completed from this file under this definition. If the store holds fewer rows than it did then,
+        somebody took rows away, and nothing counts as done.
+        """
+        fresh: dict[str, Any] = {"source_sha256": fingerprint, "definition_sha256": self.definition, "windows": [], "rows": 0}
+        noted = self.online.get_notes(self.config, self.view).get(_JOURNAL)
+        journal: dict[str, Any] = json.loads(noted) if noted else fresh
+        same = all(journal[name] == fresh[name] for name in ("source_sha256", "definition_sha256"))
+        whole = same and self.online.count_rows(self.config, self.view) >= journal["rows"]
+        return journal if whole else fresh
 
-    def _held_stamp(self, key: bytes, seconds: tuple[int, int]) -> tuple[int, int]:
-        """Exact (event, created) of what a key holds: ours, unless another Feast client has written since, in whole seconds."""
-        exact: tuple[int, int] | None = self.connection.execute(
-            "SELECT event_us, created_us FROM pitwall_newest WHERE view = ? AND entity_key = ?", (self.view.name, key)
-        ).fetchone()
-        if exact is not None and (epoch_s(exact[0]), epoch_s(exact[1])) == seconds:
-            return exact
-        return seconds[0] * 1_000_000, seconds[1] * 1_000_000
-
-    def _empty(self) -> None:
-        with online_guard.transaction(self.connection):
-            self.connection.execute(f"DELETE FROM {quoted(self.table)}")
-            online_guard.forget(self.connection, self.view.name)
-
-    def _drop_records_of_lost_rows(self) -> None:
-        """If somebody deleted online rows, what was recorded of them says nothing any more: look at every row again."""
-        lost = f"view = ? AND NOT EXISTS (SELECT 1 FROM {quoted(self.table)} t WHERE t.entity_key = pitwall_newest.entity_key)"
-        with online_guard.transaction(self.connection):
-            if self.connection.execute(f"DELETE FROM pitwall_newest WHERE {lost}", (self.view.name,)).rowcount:
-                online_guard.forget(self.connection, self.view.name, ("pitwall_chunks", "pitwall_journal"))
-
-    def _done_before(self, fingerprint: str, low: int, high: int) -> bool:
-        """Whether a window that covers this one was completed from the same file under the same definition."""
-        query = (
-            "SELECT 1 FROM pitwall_journal WHERE view = ? AND source_sha256 = ? AND definition_sha256 = ? "
-            "AND since_us <= ? AND until_us >= ?"
-        )
-        return self.connection.execute(query, (self.view.name, fingerprint, self.definition, low, high)).fetchone() is not None
-
-    def _chunk_done(self, chunk: str, content: str) -> bool:
-        query = "SELECT 1 FROM pitwall_chunks WHERE view = ? AND chunk = ? AND content_sha256 = ?"
-        return self.connection.execute(query, (self.view.name, chunk, content)).fetchone() is not None
-
-    def _record(self, fingerprint: str, low: int, high: int, n_rows: int) -> None:
-        with online_guard.transaction(self.connection):
-            # What an earlier file or definition gave is no longer a reason to skip anything.
-            self.connection.execute(
-                "DELETE FROM pitwall_journal WHERE view = ? AND (source_sha256 <> ? OR definition_sha256 <> ?)",
-                (self.view.name, fingerprint, self.definition),
-            )
-            self.connection.execute(
-                "INSERT OR REPLACE INTO pitwall_journal VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self.view.name, low, high, fingerprint, self.definition, n_rows, _micros(pd.Timestamp.now(UTC))),
-            )
+    def _record(self, journal: dict[str, Any], low: int, high: int) -> None:
+        windows = [window for window in journal["windows"] if window[0] < low or window[1] > high]
+        rows = self.online.count_rows(self.config, self.view)
+        noted = json.dumps(journal | {"windows": sorted([*windows, [low, high]]), "rows": rows})
+        self.online.set_note(self.config, self.view, _JOURNAL, noted)
 
 
-def _check_installed(connection: sqlite3.Connection, settings: Settings, views: list[FeatureView]) -> None:
-    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    absent = sorted({"pitwall_views", *(table_name(view) for view in views)} - present)
+def _blocks(chosen: NewestRows, size: int, within: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
+    """Positions of the chosen keys in parts of about `size`: whole races, or, without races, in the order of the table."""
+    order = np.lexsort((chosen.rows, chosen.groups)) if within is None else within
+    groups = chosen.groups[order]
+    ends = np.flatnonzero(np.append(groups[1:] != groups[:-1], True)) + 1 if len(order) else np.empty(0, np.int64)
+    if len(ends) == 1:
+        ends = np.append(np.arange(size, len(order), size), len(order))
+    start = 0
+    for end in ends.tolist():
+        if end - start >= size or end == len(order):
+            yield order[start:end]
+            start = end
+
+
+def _online_views(store: FeatureStore) -> list[FeatureView]:
+    return sorted((view for view in store.list_feature_views() if view.online), key=lambda view: view.name)
+
+
+def _check_installed(store: FeatureStore, online: PackedOnlineStore, settings: Settings, views: list[FeatureView]) -> None:
+    absent = [view.name for view in views if not online.is_ready_for(store.config, view)]
     if absent:
-        raise NotAppliedError(f"{online_path(settings)}: lacks tables {absent}; run `pitwall apply` first")
+        raise NotAppliedError(f"{settings.home}: the online store lacks {', '.join(absent)}; run `pitwall apply` first")
     outside = [view for view in views if not Path(view.batch_source.path).is_relative_to(settings.home)]
     if outside:
         source = outside[0].batch_source.path
         raise NotAppliedError(f"view {outside[0].name}: reads {source}, outside {settings.home}; run `pitwall apply` again")
 
 
-def _held(connection: sqlite3.Connection, table: str, now: pd.Timestamp) -> OnlineView:
-    rows, newest_s = connection.execute(f"SELECT COUNT(DISTINCT entity_key), MAX(event_ts) FROM {quoted(table)}").fetchone()
-    newest = None if newest_s is None else pd.Timestamp(newest_s, unit="s", tz=UTC)
+def _held(config: RepoConfig, online: PackedOnlineStore, view: FeatureView, now: pd.Timestamp) -> OnlineView:
+    rows, newest_us = online.count_rows(config, view), online.newest_event(config, view)
+    newest = None if newest_us is None else pd.Timestamp(newest_us, unit="us", tz=UTC)
     return OnlineView(rows, newest, None if newest is None else (now - newest).total_seconds())
 
 
 def _micros(moment: datetime | pd.Timestamp) -> int:
     return int((pd.Timestamp(moment) - _EPOCH) // _US)
-
-
-def _stamp(microseconds: int) -> pd.Timestamp:
-    return pd.Timestamp(microseconds, unit="us", tz=UTC)
-
-
-def _ipc(table: pa.Table) -> bytes:
-    """The table's content as bytes, without the file's metadata."""
-    sink = pa.BufferOutputStream()
-    plain = table.replace_schema_metadata(None).combine_chunks()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    return sink.getvalue().to_pybytes()

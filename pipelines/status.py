@@ -65,10 +65,8 @@ def _embeddings(settings: Settings) -> dict[str, Any]:
 
 
 def _online(settings: Settings) -> dict[str, Any]:
-    from feature_repo.store import online_path
-
-    if not online_path(settings).exists():
-        return {}
+    if settings.registry_url is None and not (settings.home / "registry.db").exists():
+        return {}  # nothing was applied; Feast takes seconds to import
     from pipelines.materialize import online_status
 
     now = datetime.now(UTC)

@@ -93,14 +93,13 @@ def tree(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
 
 
 def online_rows(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the online store by table, sorted: key, feature, value, times."""
+    """Every row of the online store by table, sorted: key and packed row."""
     with sqlite3.connect(f"file:{online_path(settings)}?mode=ro", uri=True) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        columns = "entity_key, feature_name, value, event_ts, created_ts"
         return {
-            name: sorted(connection.execute(f'SELECT {columns} FROM "{name}"').fetchall())
+            name: sorted(connection.execute(f'SELECT entity_key, value FROM "{name}"').fetchall())
             for name in names
-            if name.startswith("pitwall_") and _has_column(connection, name, "feature_name")
+            if name.startswith("pitwall_")
         }
 
 
@@ -184,10 +183,6 @@ def _canonical(path: Path) -> bytes:
         return raw
     end = 8 + int.from_bytes(raw[:8], "little")
     return json.dumps(json.loads(raw[8:end]), sort_keys=True).encode() + raw[end:]
-
-
-def _has_column(connection: sqlite3.Connection, name: str, column: str) -> bool:
-    return any(row[1] == column for row in connection.execute(f'PRAGMA table_info("{name}")'))
 
 
 Pitwall = Callable[..., Any]
