@@ -24,6 +24,7 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import FeastConfigBaseModel
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import Field
 
 from feature_repo.errors import NotAppliedError
 from feature_repo.stores.errors import OnlineStoreUnavailableError, OnlineUrlError
@@ -84,7 +85,7 @@ class PackedPostgresOnlineStoreConfig(FeastConfigBaseModel):
     """Environment variable with the password, used if `connection_string` has none. Without either, libpq looks at PGPASSWORD and
     its password file."""
 
-    db_schema: str = "feast_online"
+    db_schema: str = Field(default="feast_online", min_length=1, max_length=63, pattern="^[ -~]+$")
     """Schema of the tables, made when it is absent. Stores with different schemas never see each other's rows."""
 
     timeout_s: float = 10.0
