@@ -9,18 +9,22 @@ key with every question of the key, which is quadratic, and takes two keys for o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
+from feast import FeatureView, Field, FileSource, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
     SparkOfflineStore,
     SparkOfflineStoreConfig,
     SparkRetrievalJob,
 )
+from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
@@ -32,6 +36,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from feature_repo.stores.errors import EntityRowsError, SourceError
+from feature_repo.stores.offline import AsOfOfflineStore
 from feature_repo.stores.spark_session import LOCAL_MASTER, spark_session
 
 # Columns of our own beside those of the caller.
@@ -160,9 +165,10 @@ class SparkAsOfOfflineStore(SparkOfflineStore):
         """The newest row (event, then created) of each key with start_date <= event <= end_date."""
         spark = _session(config)
         table = _table(spark, data_source, join_key_columns, timestamp_field, created_timestamp_column)
-        return SparkAsOfRetrievalJob(
-            newest_rows(table, feature_name_columns, _as_us(start_date), _as_us(end_date)), config, full_feature_names=False
-        )
+        newest = newest_rows(table, feature_name_columns, _as_us(start_date), _as_us(end_date))
+        if not join_key_columns:
+            newest = newest.withColumn(DUMMY_ENTITY_ID, F.lit(DUMMY_ENTITY_VAL))
+        return SparkAsOfRetrievalJob(newest, config, full_feature_names=False)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -189,11 +195,20 @@ class SparkAsOfOfflineStore(SparkOfflineStore):
     ) -> None:
         """Add rows to the view's source; a file source is written as the embedded store writes it."""
         if isinstance(feature_view.batch_source, FileSource):
-            from feature_repo.stores.offline import AsOfOfflineStore
-
             AsOfOfflineStore.offline_write_batch(config, feature_view, table, progress)
         else:
             SparkOfflineStore.offline_write_batch(config, feature_view, table, progress)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,
+    ) -> None:
+        """Add logged features to a file destination, as the embedded store does."""
+        AsOfOfflineStore.write_logged_features(config, data, source, logging_config, registry)
 
 
 class SparkAsOfRetrievalJob(SparkRetrievalJob):
@@ -260,7 +275,7 @@ def read_table(spark: SparkSession, view: FeatureView) -> SourceTable:
         SourceError: the source is of a kind that Spark cannot read here, is absent or lacks a column.
     """
     source = view.batch_source
-    keys = [column.name for column in view.entity_columns]
+    keys = [column.name for column in _entity_columns(view)]
     names = source.field_mapping
     event, created = source.timestamp_field, source.created_timestamp_column
     return _table(spark, source, keys, names.get(event, event), names.get(created, created) if created else None)
@@ -270,10 +285,17 @@ def _table(spark: SparkSession, source: DataSource, keys: Sequence[str], event: 
     rows = _scan(spark, source)
     for original, name in (source.field_mapping or {}).items():
         rows = rows.withColumnRenamed(original, name)
-    needed = [*keys, event, *([created] if created else [])]
+    times = [event, *([created] if created else [])]
+    needed = [*keys, *times]
     missing = [column for column in needed if column not in rows.columns]
     if missing:
         raise SourceError(f"source {source.name}: lacks {missing}; got {rows.columns}; write the table again")
+    kinds = dict(rows.dtypes)
+    for column in times:
+        if kinds[column] == "bigint":  # Spark has no nanoseconds; it was told to give them as integers
+            rows = rows.withColumn(
+                column, F.expr(f"timestamp_micros(({_quoted(column)} - pmod({_quoted(column)}, 1000)) div 1000)")
+            )
     known = rows
     for column in needed:
         known = known.where(F.col(_quoted(column)).isNotNull())
@@ -285,6 +307,8 @@ def _scan(spark: SparkSession, source: DataSource) -> DataFrame:
     try:
         if isinstance(source, FileSource):
             return spark.read.parquet(source.path)
+        if isinstance(source, SparkSource) and source.path:
+            return spark.read.format(source.file_format or "parquet").load(source.path)
         return spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
     except AnalysisException as error:
         raise SourceError(f"source {source.name}: got no table that Spark can read ({error}); run `pitwall features`") from error
@@ -348,7 +372,12 @@ def _uploaded(spark: SparkSession, entity_df: pd.DataFrame | str | DataFrame) ->
 
 def _left_keys(view: FeatureView) -> list[str]:
     mapping = view.projection.join_key_map
-    return [mapping.get(column.name, column.name) for column in view.entity_columns]
+    return [mapping.get(column.name, column.name) for column in _entity_columns(view)]
+
+
+def _entity_columns(view: FeatureView) -> list[Field]:
+    """The key of a view; none where Feast has put a dummy in the place of a view without entities."""
+    return [column for column in view.entity_columns if column.name != DUMMY_ENTITY_ID]
 
 
 def _between(table: SourceTable, since_us: int | None, until_us: int | None) -> Column:

@@ -25,6 +25,8 @@ _FIXED = {
     # An executor that dies must not turn a wrong type into nulls.
     "spark.sql.ansi.enabled": "true",
     "spark.sql.timestampType": "TIMESTAMP_LTZ",
+    # Spark has no nanoseconds and refuses files that have; the offline store reads them as integers and cuts them.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
 }
 _DEFAULTS = {
     "spark.app.name": "pitwall",

@@ -16,6 +16,7 @@ OFFLINE = {
     "duckdb": "duckdb",
     "dask": "dask",
     "spark": "spark",
+    "asof-spark": "feature_repo.stores.offline_spark.SparkAsOfOfflineStore",
 }
 ONLINE = {
     "sqlite": "sqlite",
