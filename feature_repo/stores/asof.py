@@ -4,9 +4,11 @@ Times are int64 microseconds since 1970 UTC; `NULL_US` is no time. A row is visi
 moment and event >= moment - ttl. Of the visible rows of a key the newest event wins, among equal events the newest created time,
 among equal both the row that comes last. Rows without key, event or created time are never visible.
 
-Rows are kept sorted by (key, event, created) and key and event are packed into one integer, so that one binary search finds the
-newest event of a key. Only where that row became known later than the moment, the search goes on: backwards over a hierarchy of
-minima of the created times, which is exact and takes O(log n) steps however many late rows there are.
+A row is visible from the later of its two times on. In the order of becoming visible, a row answers only if its event is not
+older than every event of the key before it: it is the newest so far, and stays so until the next such row. So rows that never
+answer are dropped, the others are sorted by (key, moment of becoming visible), both packed into one integer, and one binary
+search answers a question exactly, however many rows came late. (Rows with equal events become visible in the order of their
+created times, so the newest correction comes last.)
 """
 
 from collections.abc import Sequence
@@ -32,10 +34,13 @@ _MOST_PACKED = 1 << 63
 
 
 class SortedRows:
-    """Rows sorted by (key, event, created), packed for one binary search a question. Immutable; any number of threads may ask."""
+    """Rows that can answer, sorted by (key, moment of becoming visible), packed for one binary search a question.
+
+    Immutable; any number of threads may ask.
+    """
 
     def __init__(self, codes: Ints, n_codes: int, event_us: Ints, created_us: Ints | None = None) -> None:
-        """Sort rows, unless they are sorted.
+        """Sort rows, unless they are sorted, and drop those that never answer.
 
         Args:
             codes: (n,) key of each row, in [0, n_codes); negative: no key.
@@ -46,29 +51,38 @@ class SortedRows:
         usable = (codes >= 0) & (event_us != NULL_US)
         if created_us is not None:
             usable &= created_us != NULL_US
-        kept = None if usable.all() else np.flatnonzero(usable)
-        if kept is not None:
-            codes, event_us = codes[kept], event_us[kept]
-            created_us = None if created_us is None else created_us[kept]
-        self.n = len(codes)
-        self._origin = int(event_us.min()) if self.n else 0
-        span = int(event_us.max()) - self._origin + 1 if self.n else 1
-        # Offsets from the first event need no search of their own; ranks of events always fit.
-        self._times = None if max(n_codes, 1) * span < _MOST_PACKED else np.unique(event_us)
+        rows = None if usable.all() else np.flatnonzero(usable)
+        if rows is not None:
+            codes, event_us = codes[rows], event_us[rows]
+            created_us = None if created_us is None else created_us[rows]
+        visible_us = event_us if created_us is None else np.maximum(event_us, created_us)
+        is_late = created_us is not None and bool((visible_us > event_us).any())
+        self._origin = int(event_us.min()) if len(codes) else 0
+        span = int(visible_us.max()) - self._origin + 1 if len(codes) else 1
+        # Offsets from the first event need no search of their own; ranks among the times always fit.
+        fits = max(n_codes, 1) * span < _MOST_PACKED
+        self._times = None if fits else np.unique(np.concatenate([event_us, visible_us]))
         self._span = span if self._times is None else len(self._times)
-        packed = codes * self._span + self._offset(event_us)
-        order = _order(packed, created_us)
-        self._packed = packed if order is None else packed[order]
-        self._created = created_us if order is None or created_us is None else created_us[order]
-        self._rows = kept if order is None else order if kept is None else kept[order]
-        self._may_be_late = created_us is not None and bool((created_us > event_us).any())
-        self._minima: list[Ints] | None = None
+        packed = codes * self._span + self._offset(visible_us)
+        order = _order(packed, event_us if is_late else None, created_us)
+        if order is not None:
+            packed, rows = packed[order], order if rows is None else rows[order]
+        self._event = None
+        if is_late:
+            event_us, codes = (event_us, codes) if order is None else (event_us[order], codes[order])
+            by_event = codes * self._span + self._offset(event_us)
+            # The newest event so far, of the key: codes ascend, so no other key's event is above it.
+            answers = by_event == np.maximum.accumulate(by_event)
+            if not answers.all():
+                rows = np.flatnonzero(answers) if rows is None else rows[answers]
+                packed, event_us = packed[answers], event_us[answers]
+            self._event = event_us
+        self._packed, self._rows = packed, rows
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, the minima of created times included, whether or not they were needed yet."""
-        arrays = [self._packed, self._rows, self._times, self._created, self._created if self._may_be_late else None]
-        return sum(array.nbytes for array in arrays if array is not None)
+        """Bytes held."""
+        return sum(array.nbytes for array in (self._packed, self._rows, self._event, self._times) if array is not None)
 
     def find(self, codes: Ints, moments: Ints, ttl_us: int | None = None) -> Ints:
         """The row that answers each question, as its position in the arrays that were given; -1: nothing was known.
@@ -78,112 +92,68 @@ class SortedRows:
             moments: (m,) moment asked about; `NULL_US`: none.
             ttl_us: a row older than this at the moment has expired (exactly this old has not); None or 0: never.
         """
-        return self.rows(self.locate(codes, moments, ttl_us))
-
-    def locate(self, codes: Ints, moments: Ints, ttl_us: int | None = None) -> Ints:
-        """Like `find`, with positions in sorted order, for `rows`, `event_us` and `created_us`."""
-        ttl_us = None if not ttl_us or ttl_us >= FOREVER_US else ttl_us
-        if self.n == 0:
+        if not len(self._packed):
             return np.full(len(codes), -1, dtype=np.int64)
+        ttl_us = None if not ttl_us or ttl_us >= FOREVER_US else ttl_us
         result = np.empty(len(codes), dtype=np.int64)
         for start in range(0, len(codes), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            result[part] = self._locate(codes[part], moments[part], ttl_us)
+            result[part] = self._find(codes[part], moments[part], ttl_us)
         return result
 
     def newest(self) -> Ints:
         """The newest row of each key, whenever it became known, as positions in the arrays that were given, ascending."""
         keys = self._packed // self._span
-        last = np.ones(self.n, dtype=np.bool_)
+        last = np.ones(len(keys), dtype=np.bool_)
         last[:-1] = keys[1:] != keys[:-1]
-        return np.sort(self.rows(np.flatnonzero(last)))
-
-    def rows(self, located: Ints) -> Ints:
-        """Positions in the arrays that were given."""
-        if self._rows is None:
-            return located
-        return np.where(located >= 0, self._rows.take(located, mode="wrap"), -1) if self.n else located
-
-    def event_us(self, located: Ints) -> Ints:
-        """Event times of located rows, none of which is -1."""
-        offsets = self._packed[located] % self._span
-        return offsets + self._origin if self._times is None else self._times[offsets]
-
-    def created_us(self, located: Ints) -> Ints:
-        """Created times of located rows, none of which is -1."""
-        return self.event_us(located) if self._created is None else self._created[located]
+        found = np.flatnonzero(last)
+        return found if self._rows is None else np.sort(self._rows[found])
 
     def _offset(self, times_us: Ints) -> Ints:
-        """Where a time lies among the events: the largest offset whose event is <= the time; -1 before the first event."""
+        """Where a time lies among those of the rows: the largest offset whose time is <= it; -1 before the first event."""
         if self._times is not None:
             return np.searchsorted(self._times, times_us, side="right") - 1
         return np.clip(times_us, self._origin - 1, self._origin + self._span - 1) - self._origin
 
-    def _locate(self, codes: Ints, moments: Ints, ttl_us: int | None) -> Ints:
+    def _find(self, codes: Ints, moments: Ints, ttl_us: int | None) -> Ints:
         asked = codes * self._span + self._offset(moments)
         # Sorted questions find their places several times faster than others: neighbours lie in the processor's cache.
         order = None if bool((asked[1:] >= asked[:-1]).all()) else np.argsort(asked)
         if order is not None:
-            asked, codes, moments = asked[order], codes[order], moments[order]
+            asked = asked[order]
         found = np.searchsorted(self._packed, asked, side="right") - 1
-        first = codes * self._span  # no row of the key is packed below this
+        first = (codes if order is None else codes[order]) * self._span  # no row of the key is packed below this
         missing = self._packed.take(found, mode="wrap") < first
         missing |= found < 0
-        if self._may_be_late and self._created is not None:
-            late = np.flatnonzero((self._created.take(found, mode="wrap") > moments) & ~missing)
-            if len(late):
-                earlier = self._newest_known(found[late], moments[late])
-                found[late] = earlier
-                missing[late] = (earlier < 0) | (self._packed.take(earlier, mode="wrap") < first[late])
         if ttl_us is not None:
-            offsets = self._packed.take(found, mode="wrap") - first
-            events = offsets + self._origin if self._times is None else self._times.take(offsets, mode="clip")
-            missing |= events < moments - ttl_us
-        found[missing] = -1
+            missing |= self._events(found, first) < (moments if order is None else moments[order]) - ttl_us
+        rows = found if self._rows is None else self._rows.take(found, mode="wrap")
+        rows[missing] = -1
         if order is None:
-            return found
-        result = np.empty_like(found)
-        result[order] = found
+            return rows
+        result = np.empty_like(rows)
+        result[order] = rows
         return result
 
-    def _newest_known(self, located: Ints, moments: Ints) -> Ints:
-        """For each row, the nearest one before it that was known by the moment, of whatever key; -1: none.
-
-        Climbs from the row to the first node on its left that holds a row known by then, and descends to the rightmost of those.
-        """
-        if self._minima is None:
-            self._minima = _minima(self._created) if self._created is not None else []
-        levels, node = self._minima, located.copy()
-        found_at = np.full(len(node), -1)
-        active = np.arange(len(node))
-        for level, minima in enumerate(levels):
-            here = node[active]
-            hit = (here & 1 == 1) & (minima.take(here - 1, mode="wrap") <= moments[active])
-            found_at[active[hit]] = level
-            node[active[hit]] -= 1
-            active = active[~hit & (here > 1)]
-            if not len(active):
-                break
-            node[active] >>= 1
-        for level in range(int(found_at.max()), 0, -1):
-            going_down = np.flatnonzero(found_at >= level)
-            below, right = levels[level - 1], 2 * node[going_down] + 1
-            is_right = below.take(right, mode="clip") <= moments[going_down]
-            node[going_down] = np.where(is_right & (right < len(below)), right, right - 1)
-        return np.where(found_at >= 0, node, -1)
+    def _events(self, found: Ints, first: Ints) -> Ints:
+        if self._event is not None:
+            return self._event.take(found, mode="wrap")
+        offsets = self._packed.take(found, mode="wrap") - first
+        return offsets + self._origin if self._times is None else self._times.take(offsets, mode="clip")
 
 
-def _order(packed: Ints, created_us: Ints | None) -> Ints | None:
-    """The stable order by (packed, created); None: it is the given one."""
-    if len(packed) < 2:
-        return None
+def _order(packed: Ints, event_us: Ints | None, created_us: Ints | None) -> Ints | None:
+    """The stable order by (packed, event, created); None: it is the given one."""
+    ties = [times for times in (created_us, event_us) if times is not None]
     after, before = packed[1:], packed[:-1]
-    if created_us is None:
-        is_sorted = bool((after >= before).all())
-    else:
-        is_sorted = bool(((after > before) | ((after == before) & (created_us[1:] >= created_us[:-1]))).all())
-    if is_sorted:
-        return None
+    if bool((after >= before).all()):
+        same = np.flatnonzero(after == before)
+        is_sorted = np.ones(len(same), dtype=np.bool_)
+        for times in ties:  # the one that decides first comes last
+            earlier, later = times[same], times[same + 1]
+            is_sorted = (earlier < later) | ((earlier == later) & is_sorted)
+        if is_sorted.all():
+            return None
     order = np.argsort(packed)  # not stable, and several times faster than the stable sort: only ties are sorted again
     ordered = packed[order]
     same = ordered[1:] == ordered[:-1]
@@ -193,19 +163,8 @@ def _order(packed: Ints, created_us: Ints | None) -> Ints | None:
         tied[:-1] |= same
         places = np.flatnonzero(tied)
         rows = order[places]
-        ties = [rows, ordered[places]] if created_us is None else [rows, created_us[rows], ordered[places]]
-        order[places] = rows[np.lexsort(ties)]
+        order[places] = rows[np.lexsort([rows, *(times[rows] for times in ties), ordered[places]])]
     return order
-
-
-def _minima(values: Ints) -> list[Ints]:
-    """`values`, then minima of pairs of them, of pairs of those, ... down to one."""
-    levels = [values]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
-        pairs = np.minimum(below[: len(below) // 2 * 2 : 2], below[1::2])
-        levels.append(pairs if len(below) % 2 == 0 else np.append(pairs, below[-1]))
-    return levels
 
 
 @dataclass(frozen=True)

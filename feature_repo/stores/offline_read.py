@@ -263,15 +263,17 @@ def _winners(
     created = np.full(len(moments), NULL_US, dtype=np.int64)
     for batch in _batches(groups, limits.memory_bytes, INDEX_BYTES):
         limits.check()
-        index = _built(source.read(batch, wanted.index_columns), wanted)
-        located = index.rows.locate(index.keys.encode(asked, len(moments)), moments, wanted.ttl_us)
-        hit = np.flatnonzero(located >= 0)
-        found = located[hit]
-        events, createds = index.rows.event_us(found), index.rows.created_us(found)
+        table = source.read(batch, wanted.index_columns)
+        index = _built(table, wanted)
+        found = index.rows.find(index.keys.encode(asked, len(moments)), moments, wanted.ttl_us)
+        hit = np.flatnonzero(found >= 0)
+        found = found[hit]
+        events = to_us(table.column(wanted.event))[found]
+        createds = to_us(table.column(wanted.created))[found] if wanted.created else events
         newer = (events > event[hit]) | ((events == event[hit]) & (createds >= created[hit]))
         hit, found = hit[newer], found[newer]
         event[hit], created[hit] = events[newer], createds[newer]
-        won[hit] = _row_numbers(batch)[index.rows.rows(found)]
+        won[hit] = _row_numbers(batch)[found]
     return won
 
 
