@@ -1,7 +1,7 @@
 """Arrow columns as packed rows need them: fixed-width numbers with their nulls, and one bytes slice a row for the rest.
 
 Values come out as Feast's own writer would store them: numbers cast to the feature's type, NaN of a scalar is null, times cut
-down to whole seconds, a null inside a list is the type's zero (NaN for floats). Unlike Feast's writer, integers beside nulls keep
+to whole seconds, a null inside a list is the type's zero (NaN for floats). Unlike Feast's writer, integers beside nulls keep
 all 64 bits: Feast passes them through float64.
 """
 
@@ -26,6 +26,7 @@ def fixed(column: pa.ChunkedArray, field: PackedField) -> tuple[NDArray[Any], ND
     values, nulls = _numbers(column, field, null=np.nan if field.numpy in {"<f4", "<f8"} else 0)
     if field.kind == "time":
         nulls = nulls | (values == NO_TIME)
+        values = np.where(nulls, 0, values)
     return values, nulls
 
 
@@ -54,7 +55,7 @@ def slices(column: pa.ChunkedArray, field: PackedField) -> tuple[list[bytes], ND
 
 def _numbers(column: pa.ChunkedArray, field: PackedField, *, null: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if field.kind == "time":
-        return _seconds(column, null=int(null))
+        return _seconds(column, field, null=int(null))
     target = _ARROW[field.numpy]
     if pa.types.is_floating(target):
         # Arrow gives NaN where a float is null, and Feast calls a NaN null: one mask for both.
@@ -72,11 +73,13 @@ def _numbers(column: pa.ChunkedArray, field: PackedField, *, null: float) -> tup
     return (np.where(nulls, np.array(null, field.numpy), values) if null else values), nulls
 
 
-def _seconds(column: pa.ChunkedArray, *, null: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _seconds(column: pa.ChunkedArray, field: PackedField, *, null: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     nulls = column.is_null().to_numpy()
     if pa.types.is_timestamp(column.type):
         units = column.cast(pa.int64()).fill_null(0).to_numpy()
-        seconds = units // _UNITS_PER_S[column.type.unit]  # floor, as numpy's datetime64[s]
+        seconds, rest = np.divmod(units, _UNITS_PER_S[column.type.unit])
+        if field.is_list:
+            seconds += (seconds < 0) & (rest > 0)  # before 1970, Feast cuts times down, but those in lists up
     elif pa.types.is_date(column.type):
         seconds = column.cast(pa.timestamp("s")).cast(pa.int64()).fill_null(0).to_numpy()
     else:

@@ -55,9 +55,8 @@ class KeyLayout:
         Raises:
             PackingError: a join key is neither text, bytes nor an integer.
         """
-        return _key_layout(
-            view.name, tuple(sorted((column.name, column.dtype.to_value_type()) for column in view.entity_columns))
-        )
+        columns = sorted((column.name, column.dtype.to_value_type()) for column in view.entity_columns)
+        return _key_layout(view.name, tuple(columns) or ((DUMMY_ENTITY_ID, ValueType.STRING),))
 
     def keys(self, rows: pa.Table | pd.DataFrame | Mapping[str, Sequence[Any]]) -> list[bytes]:
         """The serialised key of each row.
