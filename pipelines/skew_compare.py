@@ -47,7 +47,8 @@ def compare(served: pa.ChunkedArray, expected: Sequence[Any] | pd.Series) -> Cod
 def _compare_numbers(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Codes:
     codes = np.full(len(mine), DIFFERENT, dtype=np.int8)
     with np.errstate(invalid="ignore", over="ignore"):
-        codes[np.abs(mine - theirs) <= TOLERANCE * np.maximum(np.abs(mine), np.abs(theirs))] = CLOSE
+        close = np.abs(mine - theirs) <= TOLERANCE * np.maximum(np.abs(mine), np.abs(theirs))
+    codes[close & np.isfinite(mine) & np.isfinite(theirs)] = CLOSE
     codes[mine == theirs] = SAME
     no_mine, no_theirs = np.isnan(mine), np.isnan(theirs)
     codes[no_mine] = NULL_SERVED
