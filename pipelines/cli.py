@@ -30,6 +30,7 @@ from feature_repo.errors import BadUsageError, PitwallError
 from feature_repo.settings import Settings
 from pipelines import views
 from pipelines.commands_conformance import conformance
+from pipelines.commands_leak import leak_probe
 from pipelines.commands_skew import skew
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
 from pipelines.ingest import parse_seasons
@@ -289,6 +290,7 @@ def simulator_report(
 
 
 app.command()(skew)
+app.command("leak-probe")(leak_probe)
 app.command()(conformance)
 
 

@@ -71,10 +71,7 @@ def build_features(settings: Settings, *, progress: Progress | None = None) -> F
     lake = Lake(settings.lake_dir)
     if not lake.seasons("races"):
         raise MissingInputError(f"{settings.lake_dir}: no races in the lake; run `pitwall ingest` first")
-    depends_on = {
-        "lake": lake.fingerprint(),
-        "code": code_hash("pipelines/features", "feature_repo/visibility.py", "feature_repo/files.py"),
-    }
+    depends_on = _depends_on(lake)
     known = recorded(settings, STEP, depends_on)
     if known is not None and _is_intact(settings.features_dir, known["sha256"]):
         logger.info("features_skipped tables=%d", len(known["rows"]))
@@ -103,6 +100,12 @@ def _compute(settings: Settings, lake: Lake) -> Iterator[tuple[str, pd.DataFrame
 
         return features.compute_all(settings)
     return compute_all({name: lake.read(name) for name in LAKE_TABLES})
+
+
+def is_up_to_date(settings: Settings) -> bool:
+    """The home's feature tables are intact and were computed from its lake as it is now, by this code."""
+    known = recorded(settings, STEP, _depends_on(Lake(settings.lake_dir)))
+    return known is not None and _is_intact(settings.features_dir, known["sha256"])
 
 
 def table_path(settings: Settings, name: str) -> Path:
@@ -140,6 +143,11 @@ def compute_all(lake: Frames) -> Iterator[tuple[str, pd.DataFrame]]:
     """Every table from the canonical frames `lake`, one after another so that only one is in memory."""
     for name, compute in COMPUTE.items():
         yield name, compute(lake)
+
+
+def _depends_on(lake: Lake) -> dict[str, str]:
+    code = code_hash("pipelines/features", "feature_repo/visibility.py", "feature_repo/files.py")
+    return {"lake": lake.fingerprint(), "code": code}
 
 
 def _is_intact(folder: Path, digests: dict[str, str]) -> bool:

@@ -127,12 +127,12 @@ def compute_entrants_known(entries: pd.DataFrame, qualifying: pd.DataFrame, driv
     on_grid = rows["result_is_known"].notna() | rows["slot_is_known"].notna()
     in_session = rows["session_is_known"].notna()
     before_grid = ~(rows["grid_known"] <= rows[KNOWN])
-    code = _text(rows["result_code"].fillna(rows["slot_code"]))
-    team = _text(rows["result_constructor_id"].fillna(rows["slot_constructor_id"]).fillna(rows["session_constructor_id"]))
+    code = _first(rows["result_code"], rows["slot_code"])
+    team = _first(*(rows[f"{source}_constructor_id"] for source in ("result", "slot", "session")))
     rows = rows.assign(
         constructor_id=team,
         code=code,
-        driver_name=_text(rows["name"].fillna(code).fillna(rows["driver_id"])),
+        driver_name=_first(rows["name"], code, rows["driver_id"]),
         is_entered=(on_grid | (in_session & before_grid)).to_numpy(dtype=bool),
     )[(on_grid | in_session).to_numpy()]
     rows = _changes(
@@ -151,5 +151,9 @@ def _changes(rows: pd.DataFrame, key: list[str], facts: list[str]) -> pd.DataFra
     return rows[~same.all(axis="columns").to_numpy() | (np.arange(len(rows)) == 0)]
 
 
-def _text(values: "pd.Series[str]") -> "pd.Series[str]":
-    return values.astype(object).where(values.notna(), None)
+def _first(*choices: "pd.Series[str]") -> "pd.Series[str]":
+    """Per row the first of the texts that is there, else None."""
+    found = choices[-1].astype(object)
+    for choice in reversed(choices[:-1]):
+        found = found.where(choice.isna(), choice.astype(object))
+    return found.where(found.notna(), None)
