@@ -138,7 +138,7 @@ def materialize(
     now = pd.Timestamp.now(UTC)
     try:
         _check_installed(store, online, settings, views)
-        reports = [_ViewWriter(store.config, online, view, progress).run(start, end, rebuild, now) for view in views]
+        reports = [_ViewWriter(settings, store.config, online, view, progress).run(start, end, rebuild, now) for view in views]
     finally:
         online.disconnect()
     report = MaterializeReport(start, end, tuple(reports))
@@ -164,7 +164,10 @@ def online_status(settings: Settings, now: datetime | None = None) -> dict[str, 
 class _ViewWriter:
     """Materializes one view."""
 
-    def __init__(self, config: RepoConfig, online: PackedOnlineStore, view: FeatureView, progress: Progress | None) -> None:
+    def __init__(
+        self, settings: Settings, config: RepoConfig, online: PackedOnlineStore, view: FeatureView, progress: Progress | None
+    ) -> None:  # fmt: skip
+        self.settings = settings
         self.config = config
         self.online = online
         self.view = view
@@ -191,9 +194,7 @@ class _ViewWriter:
         journal = self._journal(fingerprint)
         done_before = any(first <= low and last >= high for first, last in journal["windows"])
         if not done_before and low <= high:
-            chosen = find_newest(table, self.view, low, high)
-            never_visible = chosen.never_visible
-            counts = self._write_all(table, chosen)
+            counts, never_visible = self._transfer(table, low, high)
             self._record(journal, low, high)
         held = _held(self.config, self.online, self.view, now)
         seconds = time.perf_counter() - started
@@ -205,6 +206,15 @@ class _ViewWriter:
         logger.log(level, "view_materialized view=%s rows=%d written=%d unchanged=%d held_back=%d seconds=%.2f",
                    report.view, report.rows, report.written, report.unchanged, report.held_back, seconds)  # fmt: skip
         return report
+
+    def _transfer(self, table: FeatureTable, low: int, high: int) -> tuple[WriteCounts, int]:
+        """Bring the newest row of each key in the window online; what became of the rows, and how many are never visible."""
+        if self.settings.engine == "spark":
+            from pipelines.spark.materialize import transfer  # PySpark is an extra
+
+            return transfer(self.settings, self.config, self.online, self.view, low, high, self.progress)
+        chosen = find_newest(table, self.view, low, high)
+        return self._write_all(table, chosen), chosen.never_visible
 
     def _write_all(self, table: FeatureTable, chosen: NewestRows) -> WriteCounts:
         counts, done = WriteCounts(), 0
