@@ -110,20 +110,24 @@ def feature_specs(features: pd.DataFrame, order: Sequence[str]) -> tuple[Feature
     return tuple(specs)
 
 
-def tabular_array(features: pd.DataFrame, specs: Sequence[FeatureSpec]) -> NDArray[np.float32]:
-    """(N, F) float32: numbers as they are, NaN for missing, categories as codes (a value never seen becomes NaN)."""
-    tabular = np.empty((len(features), len(specs)), dtype=np.float32)
-    dtypes = features.dtypes.to_dict()
-    plain = {
-        column: spec.name for column, spec in enumerate(specs) if spec.categories is None and dtypes[spec.name] == np.float64
-    }
-    tabular[:, list(plain)] = features[list(plain.values())].to_numpy()  # at once: most columns, most of the time
+def tabular_array(features: Mapping[str, Any] | pd.DataFrame, specs: Sequence[FeatureSpec]) -> NDArray[np.float32]:
+    """(N, F) float32: numbers as they are, NaN for missing, categories as codes (a value never seen becomes NaN).
+
+    Args:
+        features: name -> (N,) values, or a frame; others than those of `specs` are ignored.
+        specs: the columns wanted.
+    """
+    columns = {spec.name: np.asarray(features[spec.name]) for spec in specs}
+    tabular = np.empty((len(columns[specs[0].name]), len(specs)), dtype=np.float32)
     for column, spec in enumerate(specs):
+        values = columns[spec.name]
         if spec.categories is not None:
             codes = {value: float(code) for code, value in enumerate(spec.categories)}
-            tabular[:, column] = [codes.get(value, math.nan) for value in features[spec.name]]
-        elif column not in plain:
-            numbers = pd.to_numeric(features[spec.name], errors="raise")
+            tabular[:, column] = [codes.get(value, math.nan) for value in values]
+        elif values.dtype == np.float64:
+            tabular[:, column] = values
+        else:
+            numbers = pd.to_numeric(pd.Series(values), errors="raise")
             tabular[:, column] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     return tabular
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ml.encoders.vision import VisionEncoder
@@ -48,7 +47,9 @@ class Drawing:
         return self.trace.lap_numbers.tobytes(), self.trace.speeds_kph.tobytes(), self.axes, self.title
 
 
-def drawings(race_id: str, race: Race, names: Mapping[str, str], traces: pd.DataFrame) -> tuple[Drawing | None, ...]:
+def drawings(
+    race_id: str, race: Race, names: Mapping[str, str], traces: Mapping[str, NDArray[Any]]
+) -> tuple[Drawing | None, ...]:
     """What each car's picture shows; None for a car without a lap.
 
     Args:

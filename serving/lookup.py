@@ -6,32 +6,29 @@ would hold. Feast serves a value of any age as present and never says how old an
 
 import functools
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from feast import FeatureService, FeatureStore, FeatureView
-from feast.type_map import feast_value_type_to_python_type
-from feast.types import Float32, Float64, Int32, Int64
+from feast import FeatureStore, FeatureView
 from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError
+from feature_repo.feature_log import FeatureLog
 from feature_repo.ids import validate_race_id
 from feature_repo.settings import Settings
 from feature_repo.spine import find_entrant, find_entrant_at, load_entrants, refuse_future, unknown
 from feature_repo.store import get_service, historical, open_store, views_of
 from feature_repo.visibility import CREATED, EVENT, as_utc, latest_visible
-from serving.errors import InconsistentFeaturesError, NotServedOnlineError
+from serving.errors import InconsistentFeaturesError
+from serving.online_lookup import OnlineFeatures, Status, lookup_rows, plan_of
 
 DEFAULT_SERVICE = "finish_position_v1"
-Status = Literal["FRESH", "STALE", "MISSING"]
 
 
 @dataclass(frozen=True)
@@ -94,48 +91,41 @@ class GridLookup:
     """The online features of several cars of one race.
 
     Attributes:
-        frame: (N rows) race_id, driver_id, then the service's features as the online store holds them, of whatever age; numbers
-            are float64 with NaN where nothing is held, everything else is object with None.
-        event_s: (N, V) int64, when each view's row became true, whole seconds since 1970 UTC; 0 where no row is held.
-        views: the V views, in the order of `event_s`.
-        view_of: per feature, the position of its view.
-        ttl: per view, its ttl; None = forever.
+        race_id: the race.
+        driver_ids: the N cars, in the order asked for.
+        features: what the online store held, of whatever age.
     """
 
-    frame: pd.DataFrame
-    event_s: NDArray[np.int64]
-    views: tuple[str, ...]
-    view_of: dict[str, int]
-    ttl: tuple[pd.Timedelta | None, ...]
+    race_id: str
+    driver_ids: tuple[str, ...]
+    features: OnlineFeatures
 
-    @property
-    def event_timestamps(self) -> pd.DataFrame:
-        """(N rows) per view, when its row became true, UTC; NaT where no row is held. Slower than the lookup itself."""
-        stamps = np.where(self.event_s == 0, _NAT_S, self.event_s).astype("datetime64[s]")
-        return pd.DataFrame(stamps, columns=list(self.views)).apply(lambda stamp: stamp.dt.tz_localize(UTC))
+    def columns(self, *, expired_at: datetime | pd.Timestamp | None = None) -> dict[str, NDArray[Any]]:
+        """race_id, driver_id, then feature -> (N,), as `OnlineFeatures.columns`."""
+        cars = np.array(self.driver_ids, dtype=object)
+        keys: dict[str, NDArray[Any]] = {"race_id": np.full(len(cars), self.race_id, dtype=object), "driver_id": cars}
+        return keys | self.features.columns(expired_at=expired_at)
 
-    @property
-    def newest(self) -> pd.Timestamp | None:
-        """The newest event time of all rows held, whole seconds UTC; None if none is held."""
-        latest = int(self.event_s.max(initial=0))
-        return pd.Timestamp(latest, unit="s", tz=UTC) if latest else None
+    def frame(self, *, expired_at: datetime | pd.Timestamp | None = None) -> pd.DataFrame:
+        """(N rows) `columns` as a frame; making it takes longer than the lookup."""
+        return pd.DataFrame(self.columns(expired_at=expired_at))
 
-    def unexpired(self, now: datetime | pd.Timestamp) -> pd.DataFrame:
-        """The frame with None for values older than their view's ttl at `now`: what a training row of that moment would hold.
+    def newest(self, views: Sequence[str] | None = None) -> pd.Timestamp | None:
+        """The newest event time of the rows held, UTC; None if none is held.
 
-        Feast enforces ttl offline only; a model that never saw an expired value in training should not see one online. Ages count
-        from whole seconds, so a value may expire up to one second early.
+        Args:
+            views: only of these views; default all.
         """
-        clock_s = as_utc(now).timestamp()
-        frame = self.frame.copy()
-        ages_s = clock_s - self.event_s
-        limits_s = np.array([np.inf if ttl is None else ttl.total_seconds() for ttl in self.ttl])
-        expired = (self.event_s != 0) & (ages_s > limits_s)
-        if expired.any():  # rarely: masking every column took longer than looking it up
-            for name, position in self.view_of.items():
-                if expired[:, position].any():
-                    frame[name] = frame[name].mask(expired[:, position], None)
-        return frame
+        chosen = [at for at, view in enumerate(self.features.plan.views) if views is None or view.view.name in views]
+        held = self.features.held[:, chosen]
+        if not held.any():
+            return None
+        return pd.Timestamp(int(self.features.event_us[:, chosen][held].max()), unit="us", tz=UTC)
+
+    def corrected_after(self, moment: datetime | pd.Timestamp) -> list[str]:
+        """The views that hold a row which became known only after `moment`: an answer about it knows corrections of later."""
+        late = self.features.held & (self.features.created_us > as_utc(moment).value // 1000)
+        return [view.view.name for view, is_late in zip(self.features.plan.views, late.any(axis=0), strict=True) if is_late]
 
 
 def lookup(
@@ -175,19 +165,14 @@ def lookup(
     if as_of is None:
         clock = as_utc(now or datetime.now(UTC))
         grid = lookup_grid(feast, race_id=race_id, driver_ids=[driver_id], service=service)
-        stamps = grid.event_timestamps.iloc[0]
-        features = {
-            name: _judged(view, grid.frame[name].iloc[0], _or_none(stamps[view.name]), clock)
-            for view, names in views
-            for name in names
-        }
-        return LookupResult(race_id, driver_id, service, clock, "online", features)
+        log_served(FeatureLog.where_wanted(settings, service, store=feast), grid, moment=clock, close=True)
+        return LookupResult(race_id, driver_id, service, clock, "online", _online(grid.features, clock))
     moment = as_utc(as_of)
     return LookupResult(race_id, driver_id, service, moment, "offline", _offline(feast, service, views, entrant, moment))
 
 
 def lookup_grid(store: FeatureStore, *, race_id: str, driver_ids: Sequence[str], service: str = DEFAULT_SERVICE) -> GridLookup:
-    """The online features of several cars of a race in one call to Feast.
+    """The online features of several cars of a race in one read.
 
     Args:
         store: an open store, kept between calls.
@@ -198,80 +183,62 @@ def lookup_grid(store: FeatureStore, *, race_id: str, driver_ids: Sequence[str],
         UnknownEntityError: a driver did not enter the race.
         NotServedOnlineError: the service holds a view that is never materialized.
     """
-    plan = _plan(store, service)
+    plan = plan_of(store, service)
     entrants = _entrants_of(store, race_id)
     strangers = [driver_id for driver_id in driver_ids if driver_id not in entrants]
     if strangers:
         raise unknown("driver_id", strangers[0], entrants, where=f" in race {race_id}")
-    rows = [{key: entrants[driver_id][key] for key in plan.keys} for driver_id in driver_ids]
-    response = store.get_online_features(features=plan.service, entity_rows=rows).proto
-    columns = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
-    numbers = {name: number for name, number in plan.fields.items() if number is not None}
-    matrix = np.empty((len(rows), len(numbers)))
-    for column, (name, number) in enumerate(numbers.items()):
-        matrix[:, column] = [getattr(cell, number) if cell.HasField(number) else np.nan for cell in columns[name].values]
-    frame = pd.DataFrame(matrix, columns=list(numbers))  # one block: a frame of sixty single columns takes 1 ms more to make
-    frame.insert(0, "race_id", race_id)
-    frame.insert(1, "driver_id", list(driver_ids))
-    for place, (name, number_field) in enumerate(plan.fields.items(), start=2):
-        if number_field is None:
-            cells = [feast_value_type_to_python_type(cell) for cell in columns[name].values]
-            frame.insert(place, name, pd.Series(cells, dtype=object))
-    # Feast gives the time of the row even where the value is null, 0 where there is no row; one feature of a view tells for all.
-    event_s = np.array(
-        [[stamp.seconds for stamp in columns[name].event_timestamps] for name in plan.first_of_view], dtype=np.int64
+    keys = sorted(plan.request_keys)
+    rows = [{key: entrants[driver_id][key] for key in keys} for driver_id in driver_ids]
+    return GridLookup(race_id, tuple(driver_ids), lookup_rows(store, service, rows))
+
+
+def log_served(
+    log: FeatureLog | None,
+    grid: GridLookup,
+    *,
+    moment: pd.Timestamp,
+    withheld_at: pd.Timestamp | None = None,
+    model_version: str = "",
+    close: bool = False,
+) -> None:
+    """Note down what a lookup served, for `pitwall skew`.
+
+    Args:
+        log: of the service; None = nothing is logged.
+        grid: what was looked up.
+        moment: what the answer is about.
+        withheld_at: values expired at this moment were withheld; None = none were.
+        model_version: that was asked with it.
+        close: the log is not used again.
+    """
+    if log is None:
+        return
+    log.append(
+        grid.frame(expired_at=withheld_at),
+        entity_rows=grid.features.entity_rows,
+        event_us=grid.features.event_us,
+        moment=moment,
+        withheld=withheld_at is not None,
+        model_version=model_version,
     )
-    return GridLookup(frame, event_s.T, plan.views, plan.view_of, plan.ttl)
+    if close:
+        log.close()
 
 
-_NAT_S = np.iinfo(np.int64).min
-# Field of Feast's value message that holds a number of this type.
-_NUMBERS = {Float32: "float_val", Float64: "double_val", Int32: "int32_val", Int64: "int64_val"}
-_PLAN_FOR_S = 60.0
-_plans: WeakKeyDictionary[FeatureStore, dict[str, tuple[float, "_Plan"]]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a service needs and gives: join keys; features in order with the message field of numbers; views."""
-
-    service: FeatureService
-    keys: tuple[str, ...]
-    fields: dict[str, str | None]
-    views: tuple[str, ...]
-    first_of_view: tuple[str, ...]
-    view_of: dict[str, int]
-    ttl: tuple[pd.Timedelta | None, ...]
-
-
-def _plan(store: FeatureStore, service_name: str) -> _Plan:
-    """The plan of a service, kept for a minute per open store: reading it from the registry takes longer than the features."""
-    plans = _plans.setdefault(store, {})
-    made, plan = plans.get(service_name, (-math.inf, None))
-    if plan is None or time.monotonic() - made > _PLAN_FOR_S:
-        plan = _make_plan(store, service_name)
-        plans[service_name] = (time.monotonic(), plan)
-    return plan
-
-
-def _make_plan(store: FeatureStore, service_name: str) -> _Plan:
-    service = get_service(store, service_name)
-    views = views_of(store, service)
-    hidden = [view.name for view, _ in views if not view.online]
-    if hidden:
-        raise NotServedOnlineError(
-            f"service {service_name}: view {hidden[0]} is never materialized; ask with a moment (`--as-of`)"
+def _online(found: OnlineFeatures, clock: pd.Timestamp) -> dict[str, FeatureValue]:
+    """The features of the first entity row, judged against the clock."""
+    statuses, ages, held = found.statuses(clock), found.ages_s(clock)[0].tolist(), found.held[0].tolist()
+    events = [pd.Timestamp(int(event), unit="us", tz=UTC) for event in found.event_us[0]]
+    return {
+        name: FeatureValue(
+            _plain(found.values(name)[0]),
+            events[view] if held[view] else None,
+            ages[view] if held[view] else None,
+            statuses[name][0],
         )
-    types = {field.name: field.dtype for view, _ in views for field in view.features}
-    return _Plan(
-        service=service,
-        keys=tuple(sorted({key for view, _ in views for key in view.join_keys})),
-        fields={name: _NUMBERS.get(types[name]) for _, names in views for name in names},
-        views=tuple(view.name for view, _ in views),
-        first_of_view=tuple(names[0] for _, names in views),
-        view_of={name: position for position, (_, names) in enumerate(views) for name in names},
-        ttl=tuple(_ttl(view) for view, _ in views),
-    )
+        for name, view in found.plan.view_of.items()
+    }
 
 
 def _entrants_of(store: FeatureStore, race_id: str) -> dict[str, dict[str, str]]:
@@ -369,7 +336,3 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
-
-
-def _or_none(stamp: pd.Timestamp) -> pd.Timestamp | None:
-    return None if stamp is pd.NaT else stamp

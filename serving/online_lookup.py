@@ -93,6 +93,11 @@ class OnlineFeatures:
         return len(self.event_us)
 
     @property
+    def entity_rows(self) -> list[dict[str, Any]]:
+        """(N) the keys of each row that the service used."""
+        return [dict(zip(self.keys, values, strict=True)) for values in zip(*self.keys.values(), strict=True)]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The service's features, in order."""
         return tuple(self.plan.view_of)

@@ -5,6 +5,7 @@ any race by point-in-time retrieval, `predict_live` about the newest state in th
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError
+from feature_repo.feature_log import FeatureLog
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, entity_frame, load_moments, newest_known, refuse_future, resolve_moment
 from feature_repo.store import get_service, historical, open_store, views_of
@@ -25,12 +27,14 @@ from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
 from serving.live_pictures import KEEP, Drawing, PictureEmbeddings, drawings
-from serving.lookup import GridLookup, lookup_grid
+from serving.lookup import GridLookup, log_served, lookup_grid
 from serving.races import driver_names, race_of, result_known
 
 MODEL_NAME = "finish_position"
 CHAMPION, BASELINE = "champion", "baseline"
 TRACE_SERVICE = "speed_trace_v1"
+Columns = Mapping[str, NDArray[Any]]
+"""Name -> (cars,) values: features of the cars of one race, and `driver_id`."""
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +151,9 @@ class Predictor:
         self._renderer = TraceRenderer()
         self._embeddings = PictureEmbeddings(self._renderer, keep=keep_pictures)
         views = views_of(store, get_service(store, served.origin.feature_service))
-        self._race_views = {view.name for view, _ in views if "race_id" in view.join_keys}
+        services = [served.origin.feature_service, *([TRACE_SERVICE] if served.uses_pictures else [])]
+        self._logs = [FeatureLog.where_wanted(settings, service, store=store) for service in services]
+        self._race_views = [view.name for view, _ in views if "race_id" in view.join_keys]
 
     @classmethod
     def open(cls, settings: Settings, *, version: str | None = None) -> "Predictor":
@@ -209,8 +215,8 @@ class Predictor:
         point = resolve_moment(load_moments(self.settings), race_id, asked)
         if asked.instant is not None:
             refuse_future(asked.instant, newest=newest_known(self.settings))
-        features = historical(self.store, self.served.origin.feature_service, spine)
-        traces = historical(self.store, TRACE_SERVICE, spine) if self.served.uses_pictures else None
+        features = _columns(historical(self.store, self.served.origin.feature_service, spine))
+        traces = _columns(historical(self.store, TRACE_SERVICE, spine)) if self.served.uses_pictures else None
         described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
         return self._answer(race_id, features, traces, described, "offline", point.as_of)
 
@@ -224,13 +230,22 @@ class Predictor:
         """
         drivers = list(driver_names(self.settings, race_id))
         grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.origin.feature_service)
-        traces = None
-        if self.served.uses_pictures:
-            traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame
         now = self._instant_of_race(race_id, grid)
-        described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
         # What had expired by the moment of the answer is missing, as it was in training.
-        return self._answer(race_id, grid.unexpired(now), traces, described, "online")
+        features, traces = grid.columns(expired_at=now), None
+        grids = [grid]
+        if self.served.uses_pictures:
+            grids.append(lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE))
+            traces = grids[1].columns(expired_at=now)
+        described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
+        notes = [
+            f"{view}: holds rows that became known after {now.isoformat()}; the answer knows these corrections"
+            for view in dict.fromkeys(name for one in grids for name in one.corrected_after(now))
+        ]
+        said = self._answer(race_id, features, traces, described, "online", notes=notes)
+        for log, one in zip(self._logs, grids, strict=True):
+            log_served(log, one, moment=now, withheld_at=now, model_version=self.model.version)
+        return said
 
     def _notes(self, race_id: str, moment: dict[str, Any], as_of: pd.Timestamp | None) -> list[str]:
         notes = [self.model.note] if self.model.note else []
@@ -264,19 +279,17 @@ class Predictor:
 
     def _instant_of_race(self, race_id: str, grid: GridLookup) -> pd.Timestamp:
         """The newest event of the race itself; nothing online may be newer, or the answer would know what came after."""
-        of_race = [position for position, view in enumerate(grid.views) if view in self._race_views]
-        newest_s = int(grid.event_s[:, of_race].max(initial=0))
-        if newest_s == 0:
+        now, newest = grid.newest(self._race_views), grid.newest()
+        if now is None or newest is None:
             raise MissingInputError(f"{race_id}: nothing about this race is online; run `pitwall materialize` first")
-        now = pd.Timestamp(newest_s, unit="s", tz="UTC")
-        if grid.newest is not None and grid.newest > now:
+        if newest > now:
             raise RaceOverError(
-                f"{race_id}: the online store holds rows of {grid.newest}, after this race's last row of {now}, so its result is "
+                f"{race_id}: the online store holds rows of {newest}, after this race's last row of {now}, so its result is "
                 "known; ask about a moment of the race instead (--lap or --fraction)"
             )
         return now
 
-    def pictures(self, race_id: str, traces: pd.DataFrame, as_of: pd.Timestamp | None = None) -> list[bytes | None]:
+    def pictures(self, race_id: str, traces: Columns, as_of: pd.Timestamp | None = None) -> list[bytes | None]:
         """The speed trace of each car as the model sees it: PNG, or None for a car without a lap.
 
         Args:
@@ -291,17 +304,18 @@ class Predictor:
             for drawing in self._drawings(race_id, traces, as_of)
         ]
 
-    def _drawings(self, race_id: str, traces: pd.DataFrame, as_of: pd.Timestamp | None) -> tuple[Drawing | None, ...]:
+    def _drawings(self, race_id: str, traces: Columns, as_of: pd.Timestamp | None) -> tuple[Drawing | None, ...]:
         return drawings(race_id, race_of(self.settings, race_id, as_of), driver_names(self.settings, race_id, as_of), traces)
 
     def _answer(
         self,
         race_id: str,
-        features: pd.DataFrame,
-        traces: pd.DataFrame | None,
+        features: Columns,
+        traces: Columns | None,
         moment: dict[str, Any],
         source: str,
         as_of: pd.Timestamp | None = None,
+        notes: Sequence[str] = (),
     ) -> Prediction:
         tabular = tabular_array(features, self.served.specs)
         drivers = [str(driver_id) for driver_id in features["driver_id"]]
@@ -329,10 +343,14 @@ class Predictor:
             source=source,
             model=self.model,
             saw_this_race=self.served.origin.saw(race_id),
-            notes=self._notes(race_id, moment, as_of),
+            notes=[*self._notes(race_id, moment, as_of), *notes],
             missing=missing,
             drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
         )
+
+
+def _columns(frame: pd.DataFrame) -> Columns:
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
 def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) -> DriverPrediction:

@@ -128,12 +128,11 @@ class _Naive:
         names = entrants[entrants["race_id"] == race_id].set_index("driver_id")["driver_name"]
         drivers = sorted(names.index)
         grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.origin.feature_service)
-        assert grid.newest is not None
-        tabular = tabular_array(grid.unexpired(grid.newest), self.served.specs)
+        tabular = tabular_array(grid.frame(expired_at=grid.newest()), self.served.specs)
         embedding, has_picture = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32), np.zeros(len(drivers), dtype=bool)
         if self.served.uses_pictures:
             race = moments[moments["race_id"] == race_id].iloc[0]
-            traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame
+            traces = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE).frame()
             drawn = {
                 row.driver_id: lap_trace(row.lap_numbers, row.lap_speeds_kph)
                 for row in traces.itertuples()

@@ -46,8 +46,8 @@ def test_online_gives_value_time_age_and_status(ready: Settings) -> None:
     found = lookup(ready, race_id="2024_08", driver_id="norris", now=now)
     assert (found.source, found.as_of) == ("online", now)
     assert list(found.features) == ["form_finish", "form_elo", "tyre_life_laps", "compound"]
-    assert found.features["tyre_life_laps"] == FeatureValue(3.0, at(274), 60.5, "FRESH")  # online times are whole seconds
-    assert found.features["compound"] == FeatureValue(None, at(274), 60.5, "MISSING")  # a row without a value
+    assert found.features["tyre_life_laps"] == FeatureValue(3.0, at(274.5), 60.0, "FRESH")
+    assert found.features["compound"] == FeatureValue(None, at(274.5), 60.0, "MISSING")  # a row without a value
     late = lookup(ready, race_id="2024_08", driver_id="norris", now=now + pd.Timedelta(minutes=5))
     assert late.features["tyre_life_laps"].status == "STALE"  # its tag says 300 s
     assert late.features["form_finish"].status == "FRESH"  # its ttl is 30 days
@@ -116,24 +116,26 @@ def test_a_grid_is_the_lookups_of_its_drivers_in_the_order_asked(ready: Settings
     store = open_store(ready)
     order = ["norris", "alonso", "max_verstappen"]
     grid = lookup_grid(store, race_id="2024_09", driver_ids=order)
-    assert list(grid.frame["driver_id"]) == order
-    assert grid.frame["tyre_life_laps"].dtype == np.float64
+    frame = grid.frame()
+    assert list(frame["driver_id"]) == order
+    assert frame["tyre_life_laps"].dtype == np.float64
     for position, driver_id in enumerate(order):
         single = lookup(ready, race_id="2024_09", driver_id=driver_id, store=store)
         for name, feature in single.features.items():
-            value = grid.frame[name].iloc[position]
+            value = frame[name].iloc[position]
             assert (None if pd.isna(value) else value) == feature.value
-            assert grid.event_timestamps.iloc[position, grid.view_of[name]] == feature.event_timestamp
+            event_us = grid.features.event_us[position, grid.features.plan.view_of[name]]
+            assert pd.Timestamp(event_us, unit="us", tz="UTC") == feature.event_timestamp
 
 
 def test_expired_values_can_be_withheld_as_training_would(ready: Settings) -> None:
     grid = lookup_grid(open_store(ready), race_id="2024_09", driver_ids=DRIVERS)
-    inside = grid.unexpired(at(13 * DAY) + FORM_TTL)
+    inside = grid.frame(expired_at=at(13 * DAY) + FORM_TTL)
     assert list(inside["form_finish"]) == [1.0, 2.0, 3.0]
     assert inside["tyre_life_laps"].isna().all()  # 6 hours
-    assert grid.unexpired(at(14 * DAY + 300))["tyre_life_laps"].notna().all()
-    assert grid.unexpired(at(13 * DAY) + FORM_TTL + pd.Timedelta(seconds=1))["form_finish"].isna().all()
-    assert grid.frame["form_finish"].notna().all()
+    assert grid.frame(expired_at=at(14 * DAY + 300))["tyre_life_laps"].notna().all()
+    assert grid.frame(expired_at=at(13 * DAY) + FORM_TTL + pd.Timedelta(microseconds=1))["form_finish"].isna().all()
+    assert grid.frame()["form_finish"].notna().all()
 
 
 def test_entrants_are_read_again_when_the_file_changes(ready: Settings) -> None:
@@ -159,7 +161,7 @@ def test_offline_disagreement_of_the_two_readings_is_an_error(ready: Settings, m
 
 
 def assert_online_is_offline(settings: Settings, store: FeatureStore, moment: pd.Timestamp) -> int:
-    """Every feature of every entrant: value and event time (to the second) are the same online and offline at `moment`."""
+    """Every feature of every entrant: value, event time and age are the same online and offline at `moment`."""
     compared = 0
     for service in ("finish_position_v1", "speed_trace_v1"):
         for race_id in RACES:
@@ -168,9 +170,7 @@ def assert_online_is_offline(settings: Settings, store: FeatureStore, moment: pd
                 online = lookup(settings, now=moment, **ids)
                 offline = lookup(settings, as_of=moment, **ids)
                 for name, feature in offline.features.items():
-                    event = None if feature.event_timestamp is None else feature.event_timestamp.floor("s")
-                    assert online.features[name].event_timestamp == event, name
-                    assert online.features[name].value == feature.value, name
+                    assert online.features[name] == feature, name
                     compared += 1
     return compared
 
@@ -209,6 +209,4 @@ def test_online_is_offline_for_any_table(ready: Settings, records: list[Any]) ->
         online = lookup(ready, race_id="2024_08", driver_id=driver_id, now=moment, store=store)
         offline = lookup(ready, race_id="2024_08", driver_id=driver_id, as_of=moment, store=store)
         for name in ("form_finish", "form_elo"):
-            assert online.features[name].value == offline.features[name].value
-            event = offline.features[name].event_timestamp
-            assert online.features[name].event_timestamp == (None if event is None else event.floor("s"))
+            assert online.features[name] == offline.features[name]

@@ -199,7 +199,7 @@ def test_a_live_answer_is_the_one_that_history_gives_for_that_moment(loop: Loop,
     then = candidate_predictor(loop.settings, model=model).predict(RACE, HALF)
     check_whole(live)
     assert (live.source, live.moment["asked"], live.moment["lap"]) == ("online", "live", None)
-    assert pd.Timestamp(live.moment["as_of"]) == pd.Timestamp(then.moment["as_of"]).floor("s")
+    assert pd.Timestamp(live.moment["as_of"]) == pd.Timestamp(then.moment["as_of"])
     assert live.missing == then.missing
     assert live.drivers == then.drivers
 

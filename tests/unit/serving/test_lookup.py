@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_home import START, at
 
-from serving.lookup import FeatureValue, GridLookup, LookupResult, _judged, _plain, _same
+from serving.lookup import FeatureValue, LookupResult, _judged, _plain, _same
 
 
 class View:
@@ -63,17 +63,3 @@ def test_numpy_values_become_plain_ones() -> None:
     assert _same(float(np.float32(0.1)), 0.1)
     assert not _same([1.0, 2.0], [1.0])
     assert not _same(None, 1.0)
-
-
-def test_unexpired_withholds_per_view_and_keeps_the_rest() -> None:
-    second = int(START.timestamp())
-    frame = pd.DataFrame({"race_id": "2024_08", "driver_id": ["x", "y"], "a": [1.0, np.nan], "b": ["SOFT", "HARD"]})
-    grid = GridLookup(
-        frame, np.array([[second, second], [0, second]]), ("v", "w"), {"a": 0, "b": 1}, (pd.Timedelta(10, "s"), None)
-    )
-    assert grid.unexpired(at(10))["a"].iloc[0] == 1.0
-    assert grid.unexpired(at(11))["a"].isna().all()
-    assert list(grid.unexpired(at(11))["b"]) == ["SOFT", "HARD"]
-    assert list(grid.event_timestamps["v"]) == [START, pd.NaT]
-    assert grid.newest == START
-    assert GridLookup(frame, np.zeros((2, 2), dtype=np.int64), ("v", "w"), {"a": 0, "b": 1}, (None, None)).newest is None
