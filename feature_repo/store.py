@@ -1,7 +1,8 @@
 """Feast as Pitwall uses it: one way to open a home's store, to apply the catalogue, and to ask what was known when.
 
-Everything is embedded: SQL registry and SQLite online store inside the home, the as-of offline store over its Parquet files. The
-created cutoff is always on; number and order of rows are checked on every retrieval: not every offline store of Feast keeps them.
+SQL registry and SQLite online store inside the home, or the servers that settings name; the as-of offline store over the home's
+Parquet files. The created cutoff is always on; number and order of rows are checked on every retrieval: not every offline store
+of Feast keeps them.
 """
 
 import logging
@@ -20,6 +21,7 @@ from filelock import FileLock
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.files import write_text
 from feature_repo.settings import Settings
+from feature_repo.stores.choose import claim_namespace, online_config
 from feature_repo.stores.online import packed_store
 from feature_repo.stores.spark_session import spark_offline_store
 from feature_repo.visibility import EVENT
@@ -47,7 +49,7 @@ class ApplyReport:
 
 
 def online_path(settings: Settings) -> Path:
-    """The SQLite online store of a home."""
+    """The SQLite online store of a home that uses no server."""
     return settings.home / "online_store.db"
 
 
@@ -78,6 +80,7 @@ def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyRepo
 
         objects = bound_to(settings.home)
     with FileLock(settings.home / ".apply.lock", timeout=120):
+        claim_namespace(settings)
         _write_yaml(settings)
         store = _open(settings)
         stale = _no_longer_in(store, objects)
@@ -187,10 +190,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "provider": "local",
         "registry": {"registry_type": "sql", "path": settings.registry_path},
         "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": OFFLINE_STORE},
-        "online_store": {
-            "type": "feature_repo.stores.online_sqlite.PackedSqliteOnlineStore",
-            "path": str(online_path(settings)),
-        },
+        "online_store": online_config(settings),
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
     }

@@ -1,4 +1,4 @@
-"""Online stores on real servers for tests: a configuration of one's own on each, packed rows of any time, writers in processes."""
+"""Online stores on real servers for tests: a namespace of one's own on each, packed rows of any time, writers in processes."""
 
 import contextlib
 import multiprocessing
