@@ -44,7 +44,7 @@ class AsOfOfflineStoreConfig(FeastConfigBaseModel):
     """
 
     type: Literal["feature_repo.stores.offline.AsOfOfflineStore"] = "feature_repo.stores.offline.AsOfOfflineStore"
-    memory_budget_gib: float = 4.0
+    memory_budget_gib: float = 2.0
     cache_gib: float = 2.0
 
 
@@ -97,7 +97,7 @@ class AsOfOfflineStore(OfflineStore):
         first, last = entities.bounds
         return AsOfRetrievalJob(
             config,
-            lambda limits: (entities.frame, [(request, _answer(request, entities, limits)) for request in requests]),
+            lambda limits: (entities.frame, ((request, _answer(request, entities, limits)) for request in requests)),
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             full_feature_names=full_feature_names,
             metadata=RetrievalMetadata(

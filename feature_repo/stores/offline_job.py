@@ -1,7 +1,7 @@
 """Retrieval jobs: what a view is asked for, the entity rows that ask, and the answer as a frame or an Arrow table."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -132,7 +132,7 @@ class AsOfRetrievalJob(RetrievalJob):
     def __init__(
         self,
         config: RepoConfig,
-        evaluate: Callable[[Limits], tuple[pd.DataFrame, list[tuple[ViewRequest, Answer]]]],
+        evaluate: Callable[[Limits], tuple[pd.DataFrame, Iterable[tuple[ViewRequest, Answer]]]],
         *,
         on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
         full_feature_names: bool = False,
