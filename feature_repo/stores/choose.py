@@ -73,8 +73,8 @@ def _namespace_file(home: Path) -> Path:
 
 
 def _store_of(url: str) -> str:
-    scheme = url.partition("://")[0]
-    if scheme not in _STORES:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in _STORES:
         raise OnlineUrlError(
             f"online_url: got the scheme {scheme[:20]!r}, expected redis://host:port/db or postgresql://user@host:port/database"
         )
