@@ -225,7 +225,8 @@ def _refuse_duplicates(scan: _Scan, hashes: NDArray[np.uint64]) -> None:
         slot, event, created = next(same for same, n in seen.items() if n > 1)
         first = scan.table.take(_row_of(scan, slot, event, created), [*scan.names, EVENT, CREATED]).to_pylist()[0]
         raise DuplicateRowsError(
-            f"{scan.table.path}: {count} rows share key and times with another, the first {first}; "
+            f"{scan.table.path}: {count} rows share key and times with another, the first "
+            f"{', '.join(f'{name}={value}' for name, value in first.items())}; "
             "each (key, event, created) may occur once; rebuild the feature table"
         )
 

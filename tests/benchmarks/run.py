@@ -21,6 +21,7 @@ BENCHMARKS = {
     "training": "bench_training",
     "prediction": "bench_prediction",
     "retrieval": "bench_retrieval",
+    "materialize": "bench_materialize",
 }
 _ONE = "--in-this-process"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import bench_embedding, bench_prediction, bench_retrieval, bench_traces, bench_training, run
+from benchmarks import bench_embedding, bench_materialize, bench_prediction, bench_retrieval, bench_traces, bench_training, run
 
 from ml.encoders import pretrain, transforms
 from ml.encoders.weights import LoadedWeights, state_sha256
@@ -31,6 +31,10 @@ def test_training() -> None:
 
 def test_retrieval_agrees_with_pandas() -> None:
     check(bench_retrieval.run(quick=True))
+
+
+def test_materialized_rows_are_those_that_feast_writes() -> None:
+    check(bench_materialize.run(quick=True), n_rows=3)
 
 
 def test_predictions_with_and_without_a_memory_agree(monkeypatch: pytest.MonkeyPatch) -> None:
