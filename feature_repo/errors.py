@@ -57,6 +57,10 @@ class DuplicateRowsError(PitwallError, ValueError):
     """A feature table holds two rows with the same key, event time and created time, so no newest row exists."""
 
 
+class SparkSettingError(BadUsageError, ValueError):
+    """`spark_conf` changes a Spark setting that results depend on."""
+
+
 class SparkNotAvailableError(PitwallError, RuntimeError):
     """Engine spark is asked for, but PySpark or Java is missing or too old, or no session could be started."""
 

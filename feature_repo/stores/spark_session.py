@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.errors import SparkNotAvailableError
+from feature_repo.errors import SparkNotAvailableError, SparkSettingError
 from feature_repo.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
         conf: further Spark settings, which win over the defaults. Ignored when a session runs already, as Spark does.
     Raises:
         SparkNotAvailableError: PySpark or Java is missing or too old, or Spark does not start.
-        ValueError: `conf` changes a setting that results depend on.
+        SparkSettingError: `conf` changes a setting that results depend on.
     """
     chosen = dict(conf or {})
     for name, value in _FIXED.items():
         if chosen.get(name, value).lower() != value.lower():
-            raise ValueError(f"spark_conf: got {name}={chosen[name]!r}, expected {value!r}: results depend on it; leave it out")
+            raise SparkSettingError(
+                f"spark_conf: got {name}={chosen[name]!r}, expected {value!r}: results depend on it; leave it out"
+            )
     try:
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession

@@ -34,7 +34,8 @@ BY_RACE = tuple(name for name in COMPUTE if name not in HISTORIES)
 RACES_A_CALL = 8
 _MODULES = dict(zip(HISTORIES, (driver_form, constructor_form, driver_circuit, circuit_profile, grid), strict=True))
 _WHOLE_TABLE = ""  # the key of what no key divides
-_KEYED = ("circuit_facts", "cars", "starts", "calendar", "race_facts", "circuits")
+KEYED = ("circuit_facts", "cars", "starts", "calendar", "race_facts", "circuits")
+"""Facts that go from the races straight to the workers of their keys."""
 
 
 def compute_all(settings: Settings) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -46,15 +47,15 @@ def compute_all(settings: Settings) -> Iterator[tuple[str, pd.DataFrame]]:
         SparkNotAvailableError: no Spark session can be had.
     """
     spark = session_of(settings)
-    of_races = _by_key(_rows_by_race(spark, settings.lake_dir), _tables_of_races).persist()
+    of_races = _by_key(_rows_by_race(spark, settings.lake_dir), work_on_races).persist()
     try:
-        rated = _by_key(of_races.where(of_races["name"].isin("starter_facts", "team_facts")), _rated_facts)
-        keyed = of_races.where(of_races["name"].isin(*_KEYED)).unionByName(rated)
-        histories = _by_key(keyed, _tables_of_key).persist()
+        rated = _by_key(of_races.where(of_races["name"].isin("starter_facts", "team_facts")), work_on_all_races)
+        keyed = of_races.where(of_races["name"].isin(*KEYED)).unionByName(rated)
+        histories = _by_key(keyed, work_on_key).persist()
         try:
             for name in COMPUTE:
                 parts = collected(histories if name in HISTORIES else of_races, name)
-                yield name, _whole(name, parts)
+                yield name, whole(name, parts)
         finally:
             histories.unpersist()
     finally:
@@ -138,7 +139,8 @@ def _by_key(parcels: "DataFrame", compute: Callable[[pd.DataFrame], pd.DataFrame
     return parcels.repartition(n_tasks(parcels.sparkSession), "key").groupBy("key").applyInPandas(compute, SCHEMA)
 
 
-def _tables_of_races(parcels: pd.DataFrame) -> pd.DataFrame:
+def work_on_races(parcels: pd.DataFrame) -> pd.DataFrame:
+    """Parcels of the lake with one key -> parcels of `tables_of_races`; what a worker of the first stage does."""
     if set(parcels["name"]) == {"circuits"}:
         return parcels  # on their way to the circuits' own workers
     races = str(parcels["key"].iloc[0])
@@ -149,7 +151,8 @@ def _tables_of_races(parcels: pd.DataFrame) -> pd.DataFrame:
     return to_frame((name, key, races, frame) for name, key, frame in tables_of_races(lake))
 
 
-def _rated_facts(parcels: pd.DataFrame) -> pd.DataFrame:
+def work_on_all_races(parcels: pd.DataFrame) -> pd.DataFrame:
+    """Facts of starters and teams of every race -> the same with ratings and standings, by driver and by constructor."""
     starters, teams = merged(parcels, "starter_facts"), merged(parcels, "team_facts")
     made: list[tuple[str, str, pd.DataFrame]] = []
     if starters is not None and len(starters):
@@ -159,7 +162,8 @@ def _rated_facts(parcels: pd.DataFrame) -> pd.DataFrame:
     return to_frame((name, key, "", frame) for name, key, frame in made)
 
 
-def _tables_of_key(parcels: pd.DataFrame) -> pd.DataFrame:
+def work_on_key(parcels: pd.DataFrame) -> pd.DataFrame:
+    """Facts with one key -> parcels of `tables_of_key`; what a worker of the last stage does."""
     key = str(parcels["key"].iloc[0])
     facts = {name: rows for name in set(parcels["name"]) if (rows := merged(parcels, name)) is not None}
     return to_frame((name, key, "", frame) for name, frame in tables_of_key(facts))
@@ -170,7 +174,8 @@ def _split(name: str, rows: pd.DataFrame, key: str) -> Iterator[tuple[str, str, 
         yield name, str(value), frame
 
 
-def _whole(name: str, parts: pd.DataFrame | None) -> pd.DataFrame:
+def whole(name: str, parts: pd.DataFrame | None) -> pd.DataFrame:
+    """Table `name` as the embedded engine has it, from the rows of all workers in order of their keys; None: there are none."""
     if parts is None:
         return COMPUTE[name]({table_: schemas.empty_frame(table_) for table_ in LAKE_TABLES})
     if name not in HISTORIES:
