@@ -195,7 +195,7 @@ def warnings_of(report: ServiceSkew) -> tuple[str, ...]:
     for view in report.views:
         if view.older:
             said.append(
-                f"{view.name}: {view.older} vectors from older rows than history uses, by up to {view.largest_lag_s:.0f} s"
+                f"{view.name}: {view.older} vectors from older rows than history uses, by up to {view.largest_lag_s:.1f} s"
             )
         if view.missing:
             said.append(f"{view.name}: {view.missing} vectors without a row that history has")
