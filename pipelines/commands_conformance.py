@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,8 @@ EXAMPLES = 50
 
 def conformance(
     store: Annotated[
-        list[str] | None, typer.Option("--store", help="Offline store: asof, duckdb, dask, spark or a class path (repeat it).")
+        list[str] | None,
+        typer.Option("--store", help="Offline store: asof, asof-spark, duckdb, dask, spark or a class path (repeat it)."),
     ] = None,
     online: Annotated[
         list[str] | None,
@@ -31,6 +33,8 @@ def conformance(
     """Ask Feast stores the golden questions about time; exit code 1 if one of them answers wrong."""
     if not store and not online:
         raise typer.BadParameter("nothing to test: give --store or --online")
+    if store and examples and not case and find_spec("hypothesis") is None:
+        raise typer.BadParameter("--examples needs hypothesis: pip install hypothesis, or give --examples 0")
     # Feast and the stores are imported only when this command runs.
     from pipelines.conformance import report
     from pipelines.conformance.cases import BY_NAME

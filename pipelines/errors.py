@@ -95,7 +95,7 @@ class ModelNotAskedError(PitwallError, RuntimeError):
     """The load test of a model could not be made, so nothing was decided."""
 
 
-class UnknownStoreError(PitwallError, ValueError):
+class UnknownStoreError(BadUsageError, ValueError):
     """A store to test is asked for that is neither one of the known names nor the class path of a Feast store."""
 
 

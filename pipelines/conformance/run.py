@@ -127,7 +127,13 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TZ": zone, "PYSPARK_PYTHON": sys.executable, "PYTHONWARNINGS": "ignore"},
+            env={
+                **os.environ,
+                "TZ": zone,
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "PYSPARK_PYTHON": sys.executable,
+                "PYTHONWARNINGS": "ignore",
+            },
         )
         assert self._process.stdin is not None
         json.dump(job, self._process.stdin)
@@ -144,6 +150,9 @@ class _Worker:
         self._process.wait()
         for reader in self._readers:
             reader.join(timeout=5)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def next(self, seconds: float) -> Outcome | None:
         """The next outcome; None when there is none within `seconds` or the process has ended."""
