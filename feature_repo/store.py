@@ -193,6 +193,7 @@ def _config(settings: Settings) -> dict[str, Any]:
         "online_store": online_config(settings),
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
+        "coerce_tz_aware": False,  # the offline store does it; Feast would look at every time one by one
     }
 
 

@@ -101,8 +101,7 @@ class EntityRows:
         if taken:
             raise EntityRowsError(f"entity rows: {taken} would name two columns; rename, or ask with full_feature_names=True")
         frame = frame.reset_index(drop=True)
-        if not (isinstance(frame[event].dtype, pd.DatetimeTZDtype) and str(frame[event].dtype.tz) == "UTC"):
-            frame = frame.assign(**{event: pd.to_datetime(frame[event], utc=True)})
+        frame = frame.assign(**{event: _in_utc(frame[event])})
         return cls(frame, event, to_us(pa.array(frame[event])))
 
     def keys(self, names: Sequence[str]) -> list[Factorized]:
@@ -199,6 +198,15 @@ class AsOfTableJob(AsOfRetrievalJob):
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self._read(limits_of(self._config, timeout))
+
+
+def _in_utc(times: pd.Series) -> pd.Series:
+    """Times in UTC; naive ones are UTC. `pd.to_datetime` only for what is not of a time's type: it looks at every value."""
+    if isinstance(times.dtype, pd.DatetimeTZDtype):
+        return times.dt.tz_convert("UTC")
+    if pd.api.types.is_datetime64_dtype(times.dtype):
+        return times.dt.tz_localize("UTC")
+    return pd.to_datetime(times, utc=True)
 
 
 def _is_observed() -> bool:

@@ -29,8 +29,8 @@ def test_training() -> None:
     check(bench_training.run(quick=True))
 
 
-def test_retrieval_agrees_with_pandas() -> None:
-    check(bench_retrieval.run(quick=True))
+def test_retrieval_agrees_with_pandas_polars_duckdb_and_plain_arrays() -> None:
+    check(bench_retrieval.run(quick=True), n_rows=8)
 
 
 def test_materialized_rows_are_those_that_feast_writes() -> None:
