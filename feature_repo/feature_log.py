@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,9 @@ from feature_repo.visibility import as_utc
 
 logger = logging.getLogger(__name__)
 
+Columns: TypeAlias = pd.DataFrame | Mapping[str, Any]
+"""A frame, or its columns by name (arrays or lists of one length): making a frame takes longer than a lookup."""
+
 
 @dataclass(frozen=True)
 class LogCounts:
@@ -67,7 +71,7 @@ class LogCounts:
 class _Served:
     """The vectors of one answer, as they were handed over."""
 
-    frame: pd.DataFrame
+    frame: Columns
     entity_rows: Sequence[Mapping[str, str]]
     event_us: NDArray[np.int64] | None
     moment: pd.Timestamp
@@ -76,6 +80,11 @@ class _Served:
     model_version: str
     served_at: pd.Timestamp
     request_id: str
+
+    @property
+    def rows(self) -> int:
+        """Vectors."""
+        return len(self.frame["race_id"])
 
 
 class FeatureLog:
@@ -135,7 +144,7 @@ class FeatureLog:
 
     def append(
         self,
-        frame: pd.DataFrame,
+        frame: Columns,
         *,
         entity_rows: Sequence[Mapping[str, str]],
         event_us: NDArray[np.int64] | None,
@@ -201,7 +210,7 @@ class FeatureLog:
         self.close()
 
     def _take(self, served: _Served) -> None:
-        rows = len(served.frame)
+        rows = served.rows
         with self._changed:
             if self._closed or self._buffered + rows > self._buffer_rows:
                 reason = "closed" if self._closed else f"{self._buffered} vectors are waiting for the disk"
@@ -236,15 +245,9 @@ class FeatureLog:
             return batch
 
     def _write(self, batch: list[_Served]) -> None:
-        tables = []
-        for served in batch:
-            try:
-                tables.append(_as_table(self.layout, served))
-            except Exception as error:  # noqa: BLE001 - one answer that cannot be noted down must not take the others with it
-                self._failed(len(served.frame), error)
-        if not tables:
+        table = self._converted([served for served in batch if self._is_sound(served)])
+        if table is None:
             return
-        table = pa.concat_tables(tables)
         try:
             write_log_file(self.folder, table)
             dropped = drop_oldest(self.folder, self._max_bytes)
@@ -256,6 +259,27 @@ class FeatureLog:
             self._counts = replace(counts, written=counts.written + len(table), dropped=counts.dropped + dropped)
         logger.info("feature_log_written service=%s rows=%d dropped=%d", self.layout.service, len(table), dropped)
 
+    def _converted(self, batch: list[_Served]) -> pa.Table | None:
+        """The answers in the columns of the log, all at once; one by one if one of them has a value of a wrong type."""
+        if not batch:
+            return None
+        try:
+            return _as_table(self.layout, batch)
+        except Exception as error:  # noqa: BLE001 - one answer that cannot be noted down must not take the others with it
+            if len(batch) == 1:
+                self._failed(batch[0].rows, error)
+                return None
+        found = [table for served in batch if (table := self._converted([served])) is not None]
+        return pa.concat_tables(found) if found else None
+
+    def _is_sound(self, served: _Served) -> bool:
+        try:
+            _check(self.layout, served)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is counted
+            self._failed(served.rows, error)
+            return False
+        return True
+
     def _failed(self, rows: int, error: Exception) -> None:
         with self._changed:
             self._counts = replace(self._counts, failed=self._counts.failed + rows)
@@ -264,48 +288,73 @@ class FeatureLog:
         )
 
 
-def _as_table(layout: LogLayout, served: _Served) -> pa.Table:
-    """The vectors of one answer in the columns of the log.
+def _check(layout: LogLayout, served: _Served) -> None:
+    """Refuse an answer that cannot be logged.
 
     Raises:
         InvalidIdError: a race, driver, join key or request id has not the form of ids.
-        ValueError: a feature is missing, or the parts have different lengths.
+        KeyError, ValueError: a feature or a key is missing, or the parts have different lengths.
     """
-    frame, rows = served.frame, len(served.frame)
-    views = len(layout.views)
-    if len(served.entity_rows) != rows or (served.event_us is not None and served.event_us.shape != (rows, views)):
-        shape = None if served.event_us is None else served.event_us.shape
+    rows, views = served.rows, len(layout.views)
+    shape = (rows, views) if served.event_us is None else served.event_us.shape
+    if len(served.entity_rows) != rows or shape != (rows, views):
         raise ValueError(
-            f"got {rows} rows, {len(served.entity_rows)} entity rows, event times {shape}; expected ({rows}, {views})"
+            f"got {rows} rows, {len(served.entity_rows)} entity rows, event times {shape}, expected ({rows}, {views})"
         )
-    races = [validate_race_id(race_id) for race_id in frame["race_id"]]
-    drivers = [validate_driver_id(driver_id) for driver_id in frame["driver_id"]]
+    for _, names in layout.views:
+        for name in names:
+            if len(served.frame[name]) != rows:
+                raise ValueError(f"{name}: got {len(served.frame[name])} values for {rows} rows")
+    for check, ids in ((validate_race_id, served.frame["race_id"]), (validate_driver_id, served.frame["driver_id"])):
+        for one in ids:
+            check(one)
+    for entity in served.entity_rows:
+        for key in layout.keys:
+            if key == "race_id":
+                validate_race_id(entity[key])
+            else:
+                validate_ref(key, entity[key])
     if not served.request_id.replace("-", "").isalnum() or not served.request_id.isascii() or len(served.request_id) > 64:
         raise InvalidIdError(f"request_id: got {served.request_id[:80]!r}, expected up to 64 letters, digits and '-'")
-    columns: dict[str, object] = {
-        SERVED_AT: [served.served_at] * rows,
-        REQUEST_ID: [served.request_id] * rows,
-        SERVICE: [layout.service] * rows,
-        RACE_ID: races,
-        DRIVER_ID: drivers,
-        MOMENT: [served.moment] * rows,
-        MODEL_VERSION: [served.model_version] * rows,
-        SOURCE: [served.source] * rows,
-        WITHHELD: [served.withheld] * rows,
+
+
+def _as_table(layout: LogLayout, batch: Sequence[_Served]) -> pa.Table:
+    """Checked answers in the columns of the log; whole columns at a time, because an answer has few rows and many columns.
+
+    Raises:
+        pa.ArrowInvalid, TypeError, ValueError: a value is not of its feature's type.
+    """
+
+    def repeated(values: list[Any]) -> list[Any]:
+        return [value for value, served in zip(values, batch, strict=True) for _ in range(served.rows)]
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([np.asarray(served.frame[name]) for served in batch])
+
+    columns: dict[str, Any] = {
+        SERVED_AT: repeated([served.served_at for served in batch]),
+        REQUEST_ID: repeated([served.request_id for served in batch]),
+        SERVICE: repeated([layout.service for _ in batch]),
+        RACE_ID: joined("race_id"),
+        DRIVER_ID: joined("driver_id"),
+        MOMENT: repeated([served.moment for served in batch]),
+        MODEL_VERSION: repeated([served.model_version for served in batch]),
+        SOURCE: repeated([served.source for served in batch]),
+        WITHHELD: repeated([served.withheld for served in batch]),
     }
     for key in layout.keys:
-        check = validate_race_id if key == "race_id" else lambda ref, kind=key: validate_ref(kind, ref)
-        columns[key] = [check(entity[key]) for entity in served.entity_rows]
+        columns[key] = [entity[key] for served in batch for entity in served.entity_rows]
+    nothing = (np.zeros((served.rows, len(layout.views)), dtype=np.int64) for served in batch)
+    event_us = np.concatenate(
+        [none if served.event_us is None else served.event_us for served, none in zip(batch, nothing, strict=True)]
+    )
     for position, (view, names) in enumerate(layout.views):
-        for name in names:
-            columns[column(view, name)] = frame[name]
-        if served.event_us is None:
-            columns[stamp(view)] = pa.nulls(rows)
-        else:
-            event_us = served.event_us[:, position]
-            columns[stamp(view)] = pa.array(event_us, pa.int64(), mask=event_us == 0).cast(TIME)
+        columns |= {column(view, name): joined(name) for name in names}
+        columns[stamp(view)] = pa.array(event_us[:, position], pa.int64(), mask=event_us[:, position] == 0).cast(TIME)
     arrays = [
-        value.cast(field.type) if isinstance(value, pa.Array) else pa.array(value, field.type, from_pandas=True)
-        for field, value in ((field, columns[field.name]) for field in layout.schema)
+        columns[field.name]
+        if isinstance(columns[field.name], pa.Array)
+        else pa.array(columns[field.name], field.type, from_pandas=True)
+        for field in layout.schema
     ]
     return pa.Table.from_arrays(arrays, schema=layout.schema)
