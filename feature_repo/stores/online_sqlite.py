@@ -90,10 +90,9 @@ class PackedSqliteOnlineStore(PackedOnlineStore):
 
     def newest_event(self, config: RepoConfig, view: FeatureView) -> int | None:
         """See the base class."""
-        newest = f"SELECT value FROM {quoted(table_id(config, view))} ORDER BY {_STAMP.format('')} DESC LIMIT 1"
         with self._connected(config) as connection:
-            row = connection.execute(newest).fetchone()
-        return None if row is None else int(stamps([row[0]])[0, 0])
+            newest = connection.execute(f"SELECT max({_STAMP.format('')}) FROM {quoted(table_id(config, view))}").fetchone()[0]
+        return None if newest is None else int(stamps([bytes(STAMP_OFFSET) + newest])[0, 0])
 
     def clear(self, config: RepoConfig, view: FeatureView) -> None:
         """See the base class."""
