@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import redis
 from online_servers import (
     EDGES,
     Gate,
@@ -29,6 +30,7 @@ from online_servers import (
     write_endlessly,
     write_shuffled,
 )
+from own_redis import own_redis
 
 from feature_repo.errors import NotAppliedError
 from feature_repo.stores.errors import OnlineStoreUnavailableError, OnlineUrlError
@@ -318,3 +320,24 @@ def test_passwords_come_from_the_environment_and_are_in_no_message(
     with pytest.raises(OnlineStoreUnavailableError) as refused:
         open_store(config).count_rows(config, a_view())
     assert "geheim" not in f"{refused.value}{refused.value.__cause__}{config.online_store!r}"
+
+
+def test_redis_with_a_password_and_redis_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_redis(tmp_path) as address, redis.Redis.from_url(f"redis://{address}/0") as admin:
+        config, view = repo_config(tmp_path, "redis", connection_string=f"{address},db=0"), a_view()
+        admin.config_set("requirepass", "geheim")
+        with pytest.raises(OnlineStoreUnavailableError, match=r"refused the password.*set PITWALL_ONLINE_PASSWORD"):
+            open_store(config).count_rows(config, view)
+        monkeypatch.setenv("PITWALL_ONLINE_PASSWORD", "falsch")
+        with pytest.raises(OnlineStoreUnavailableError, match="set PITWALL_ONLINE_PASSWORD") as refused:
+            open_store(config).count_rows(config, view)
+        assert "falsch" not in str(refused.value)
+        monkeypatch.setenv("PITWALL_ONLINE_PASSWORD", "geheim")
+        store = open_store(config)
+        assert store.write_rows(config, view, [b"a"], [row(1, 1)]) == WriteCounts(written=1)
+        admin.config_set("maxmemory", "1")
+        with pytest.raises(OnlineStoreUnavailableError, match=r"refused a command \(.*memory"):
+            store.write_rows(config, view, [b"a"], [row(2, 2)])
+        admin.config_set("maxmemory", "0")
+        assert store.read_rows(config, view, [b"a"]) == [row(1, 1)]
+        store.disconnect()
