@@ -9,6 +9,7 @@ from feature_repo.files import read_json, sha256_json, write_json
 from feature_repo.settings import Settings
 from ml.evidence import SkewEvidence
 
+_MOST_SHOWN = 60  # characters of a value in a sentence; a list of laps is longer
 Example = dict[str, Any]
 """One vector: race_id, driver_id, moment, served_at, request_id, and what was served and expected."""
 
@@ -214,10 +215,9 @@ def warnings_of(report: ServiceSkew) -> tuple[str, ...]:
 
 
 def _shown(example: Example) -> str:
-    return (
-        f"{example['race_id']} {example['driver_id']} at {example['moment']}: served {example['served']!r}, "
-        f"expected {example['expected']!r}"
-    )
+    texts = [repr(example[side]) for side in ("served", "expected")]
+    values = [text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..." for text in texts]
+    return f"{example['race_id']} {example['driver_id']} at {example['moment']}: served {values[0]}, expected {values[1]}"
 
 
 def write_report(settings: Settings, report: SkewReport) -> None:

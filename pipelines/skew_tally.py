@@ -1,5 +1,6 @@
 """Counts over chunks of the log: what is kept is bounded by the number of features, however many vectors there are."""
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class FeatureTally:
         self.mismatches += len(broken)
         if len(broken) and self.example is None:
             at = int(broken[0])
-            self.example = {**said[at], "served": plain(served[at].as_py()), "expected": plain(expected[at])}
+            self.example = {**said[at], "served": _json(served[at].as_py()), "expected": _json(expected[at])}
         if pa.types.is_floating(served.type):
             self._measure(served, expected, codes)
         self._distinct(served, expected)
@@ -92,7 +93,7 @@ class FeatureTally:
         self.out_of_range += int(outside.sum())
         if outside.any() and self.out_example is None:
             at = int(np.flatnonzero(outside)[0])
-            self.out_example = {**said[at], "served": plain(served[at].as_py())}
+            self.out_example = {**said[at], "served": _json(served[at].as_py())}
 
     def _outside(self, served: pa.ChunkedArray, spec: FeatureSpec) -> NDArray[np.bool_]:
         if spec.categories is not None:
@@ -169,6 +170,15 @@ class ViewTally:
             examples=self.examples,
             **self.counts,
         )
+
+
+def _json(value: Any) -> Any:
+    """A value as JSON can hold it; what it cannot hold (infinity, times, bytes) as text."""
+    value = plain(value)
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    holds = value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if holds else str(value)
 
 
 def _pattern(pairs: list[tuple[float, float]]) -> str:

@@ -194,6 +194,15 @@ def test_a_wrong_unit_is_found_with_its_factor_and_out_of_range(home: Settings) 
     assert (line.mismatches, line.pattern, line.out_of_range) == (33, "times 1000", 33)
 
 
+def test_infinity_is_reported(home: Settings) -> None:
+    said = answers(home, open_store(home))
+    said[2] = said[2].with_cells("form_elo", lambda elo: elo.where(elo.index != 0, np.inf))
+    line = found(home, said).feature("form_elo")
+    assert (line.mismatches, line.largest_difference, line.out_of_range) == (1, 1.0, 1)
+    assert line.example is not None
+    assert line.example["served"] == "inf"
+
+
 def test_values_outside_training_are_said_and_do_not_count(home: Settings) -> None:
     ranges = [dict(line) for line in RANGES]
     ranges[0]["high"], ranges[3]["categories"] = 3.0, ["SOFT"]
