@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PITWALL_HOME ?= $(CURDIR)/data
 export TZ := UTC
 
-.PHONY: help venv demo test test-fast lint fmt bench clean
+.PHONY: help venv demo serve test test-fast lint fmt bench clean
 
 help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ demo: venv ## simulate seasons, run the whole loop, print the verdict, a lookup 
 	@$(BIN)/pitwall run --source simulator --seasons 5 --races 16 --seed 7
 	@$(BIN)/pitwall lookup --race latest --driver ines_dubois
 	@$(BIN)/pitwall predict --race latest
+
+serve: venv ## serve the home over HTTP on port 8000
+	@$(BIN)/pitwall serve
 
 test: venv ## all tests, with coverage
 	@rm -f .coverage .coverage.*

@@ -7,7 +7,7 @@ defaults. Nothing is read or created on import; entry points build one `Settings
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 
@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     skew_limit: float = Field(
         default=0.001, ge=0, le=1, description="Share of served values that may differ from history before no model is promoted."
     )
+    api_token: SecretStr | None = Field(
+        default=None, description="Bearer token of `pitwall serve` for promote and rollback; without one both are refused."
+    )
+    serve_slots: int = Field(default=1, ge=1, le=64, description="Answers computed at once by a serving process.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
     online_url: str | None = Field(

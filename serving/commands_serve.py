@@ -1,0 +1,42 @@
+"""The command `pitwall serve`: the HTTP service in one or more processes."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from feature_repo.console import err
+from feature_repo.settings import Settings
+from serving.commands import Home
+
+DRAIN_SECONDS = 20
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each holds store and models of its own.")] = 1,
+    home: Home = None,
+) -> None:
+    """Serve lookups, predictions and pages over HTTP until it is told to stop; SIGTERM lets answers under way finish."""
+    import uvicorn
+
+    settings = Settings() if home is None else Settings(home=home)
+    os.environ["PITWALL_HOME"] = str(settings.home)  # worker processes build their settings themselves
+    err.print(f"serving {settings.home} on http://{host}:{port}", highlight=False)
+    uvicorn.run(
+        "serving.commands_serve:app_of_environment",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+
+
+def app_of_environment() -> object:
+    """The application with the settings of the environment: what each worker process runs."""
+    from serving.app import create_app
+
+    return create_app(Settings())

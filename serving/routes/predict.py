@@ -1,0 +1,18 @@
+"""POST /v1/predict."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse
+
+from serving.schemas import PredictRequest, PredictResponse
+from serving.state import ServingState, get_state
+
+router = APIRouter(prefix="/v1", tags=["predictions"])
+
+
+@router.post("/predict", response_model=PredictResponse)
+def predict(asked: PredictRequest, state: Annotated[ServingState, Depends(get_state)]) -> Any:
+    """The finishing order of a race as it could be foretold at a moment of it."""
+    answer = state.answer(asked.race_id, asked.moment(), live=asked.live, drivers=asked.drivers)
+    return JSONResponse(answer.to_json())
