@@ -26,6 +26,7 @@ from feature_repo.settings import Settings
 from feature_repo.store import apply, open_store
 from feature_repo.stores.choose import online_config
 from feature_repo.stores.errors import OnlineStoreUnavailableError, OnlineUrlError
+from feature_repo.stores.online import packed_store
 from pipelines.materialize import materialize, online_status
 from pipelines.status import status
 from serving.lookup import lookup
@@ -162,10 +163,13 @@ def test_two_homes_on_one_server_do_not_touch_each_other(kind: str, home: Home, 
     assert lookup(theirs, race_id="2024_08", driver_id="norris", now=at(300)).features["form_elo"].status == "MISSING"
     held = {view: found.rows for view, found in online_status(ours).items()}
     materialize(theirs, rebuild=True)
-    apply(
-        theirs,
-        [item for item in catalogue(theirs.home) if item.name not in {"driver_form", "finish_position_v1"}],
-    )
+    shrunk = open_store(theirs)
+    form, online_rows = shrunk.get_feature_view("driver_form"), packed_store(shrunk)
+    assert online_rows.count_rows(shrunk.config, form) == len(DRIVERS)
+    apply(theirs, [item for item in catalogue(theirs.home) if item.name not in {"driver_form", "finish_position_v1"}])
+    if kind == "redis":  # in PostgreSQL the table is gone
+        assert online_rows.count_rows(shrunk.config, form) == 0
+    assert online_rows.is_ready_for(shrunk.config, form) is (kind == "redis")
     open_store(theirs).teardown()
     assert {view: found.rows for view, found in online_status(ours).items()} == held
 
