@@ -272,11 +272,10 @@ def _too_early(settings: Settings, race_id: str, instant: pd.Timestamp, driver_i
     history = history[(history["race_id"] == race_id) & history["is_entered"].astype(bool)]
     if driver_id is not None:
         history = history[history["driver_id"] == driver_id]
-    since = (
-        "" if history.empty else f"; that was known from {as_utc(history[CREATED].min()).isoformat()}, ask about then or later"
-    )
-    who = "no driver" if driver_id is None else driver_id
-    return NotKnownYetError(f"{race_id}, as of {instant.isoformat()}: {who} was known yet to take part{since}")
+    later = history.loc[history[CREATED] > instant, CREATED]
+    since = "" if later.empty else f"; that was known from {as_utc(later.min()).isoformat()}, ask about then or later"
+    who = "no driver was known to take part" if driver_id is None else f"{driver_id} was not known to take part"
+    return NotKnownYetError(f"{race_id}, as of {instant.isoformat()}: {who}{since}")
 
 
 def find_entrant(entrants: pd.DataFrame, race_id: str, driver_id: str) -> pd.Series:

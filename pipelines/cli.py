@@ -111,6 +111,10 @@ def materialize(
     """Bring the online store up to date; an older row never replaces a newer one."""
     if since is not None and until is not None and since > until:
         raise typer.BadParameter(f"--since {since.isoformat()} is after --until {until.isoformat()}")
+    now = pd.Timestamp.now("UTC").floor("us")
+    if until is not None and until > now:
+        err.print(f"--until {until.isoformat()} lies in the future: taken as now, {now.isoformat()}", highlight=False)
+        until = now
     from pipelines.flows import as_json as to_json
     from pipelines.materialize import materialize as step
 

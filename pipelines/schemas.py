@@ -1,7 +1,8 @@
 """The canonical tables of the lake: columns, types, units, allowed ranges and natural keys.
 
 `TABLES` is the declaration; `SCHEMAS` are the pandera schemas made from it (strict, in column order) and `arrow_schema` is the
-type each column has on disk. All times are tz-aware UTC with microseconds. Only a column declared nullable may hold a null
+type each column has on disk. A key may repeat with another `created_timestamp`: from then on that row corrects the earlier one.
+All times are tz-aware UTC with microseconds. Only a column declared nullable may hold a null
 (`<NA>` in Int64 and boolean columns, NaN in float64, NaT in times, None in strings): it means that the source does not say.
 """
 
@@ -444,10 +445,13 @@ def validate(name: str, frame: pd.DataFrame, season: int) -> pd.DataFrame:
         for race_id, round_ in checked[["race_id", "round"]].drop_duplicates().itertuples(index=False):
             if validate_race_id(race_id) != make_race_id(season, round_):
                 raise LakeSchemaError(f"lake table {name}: got race_id {race_id!r} with round {round_}, season {season}")
-    twice = checked.duplicated(list(spec.key))
+    # A row that became known later with the same key corrects the earlier one; both stay, for questions about the time between.
+    twice = checked.duplicated([*spec.key, CREATED])
     if twice.any():
         example = checked.loc[twice, list(spec.key)].iloc[0].to_dict()
-        raise LakeSchemaError(f"lake table {name}: {int(twice.sum())} rows repeat a key, first {example}; expected each key once")
+        raise LakeSchemaError(
+            f"lake table {name}: {int(twice.sum())} rows repeat a key and when it was known, first {example}; expected each once"
+        )
     early = checked[CREATED] < checked[EVENT]
     if early.any():
         raise LakeSchemaError(f"lake table {name}: {int(early.sum())} rows were known before they were true (created < event)")

@@ -1,4 +1,4 @@
-"""Small lakes for tests: canonical frames of a few races, and the future-rows experiment that every table must survive.
+"""Small lakes for tests: canonical frames of a few races.
 
 `small_lake(...)` builds frames deterministically; `lakes()` and `instants(lake)` are the Hypothesis strategies on top. Modules
 below `tests/` import this as `strategies`. The frames have the awkward cases in them: retirements, a car that never started, a
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from feature_repo.visibility import CREATED, EVENT, visible
+from feature_repo.visibility import CREATED, EVENT
 from pipelines import schemas
 
 Lake = dict[str, pd.DataFrame]
@@ -154,35 +154,6 @@ def shuffled(lake: Lake, seed: int) -> Lake:
     }
 
 
-def without_future(lake: Lake, as_of: pd.Timestamp) -> Lake:
-    """Only what was knowable at `as_of`. Of an entry whose grid was known but not its result, the result is something else."""
-    kept = {name: frame[visible(frame, as_of)].reset_index(drop=True) for name, frame in lake.items()}
-    entries = lake["entries"]
-    pending = entries[~visible(entries, as_of) & (entries["grid_timestamp"] <= as_of)]
-    unknown = pending.assign(
-        position=np.nan, position_order=1, is_classified=False, status="Unknown", points=0.0, laps_completed=0
-    )
-    kept["entries"] = pd.concat([kept["entries"], unknown.astype(entries.dtypes)], ignore_index=True)
-    return kept
-
-
-def with_other_future(lake: Lake, as_of: pd.Timestamp, seed: int) -> Lake:
-    """What was knowable at `as_of` is kept; later rows are changed, dropped, or joined by new ones."""
-    rng = np.random.default_rng(seed)
-    other = {name: _other_rows(name, frame, as_of, rng) for name, frame in lake.items()}
-    entries = lake["entries"]
-    pending = entries[~visible(entries, as_of)].copy()
-    is_open = pending["grid_timestamp"] > as_of
-    pending["position_order"] = rng.permutation(len(pending)) % 20 + 1
-    pending["is_classified"] = rng.random(len(pending)) < 0.5
-    pending["points"] = rng.integers(0, 26, len(pending)).astype(float)
-    pending["status"] = rng.choice(["Finished", "Engine", "Did not start"], len(pending))
-    pending["grid"] = pending["grid"].where(~is_open, rng.integers(1, 21, len(pending)))
-    pending = pending[~is_open | (rng.random(len(pending)) < 0.7)]
-    other["entries"] = pd.concat([entries[visible(entries, as_of)], pending.astype(entries.dtypes)], ignore_index=True)
-    return other
-
-
 def with_late_rows(lake: Lake, rng: np.random.Generator) -> Lake:
     """`lake` with some rows known later than they were true, and some corrected by a later row of the same key."""
     changed = dict(lake)
@@ -197,17 +168,6 @@ def with_late_rows(lake: Lake, rng: np.random.Generator) -> Lake:
         )
         changed[name] = pd.concat([frame, _revalued(name, fixed, rng)], ignore_index=True)
     return changed
-
-
-def _other_rows(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, rng: np.random.Generator) -> pd.DataFrame:
-    known = visible(frame, as_of)
-    later = frame[~known]
-    added = later[rng.random(len(later)) < 0.3].copy()
-    moved = pd.to_timedelta(rng.integers(1, 86_400, len(added)), unit="s")
-    for column in (EVENT, CREATED):
-        added[column] = (added[column].clip(lower=as_of) + moved).astype("datetime64[us, UTC]")
-    kept = _revalued(name, later[rng.random(len(later)) < 0.7], rng)
-    return pd.concat([frame[known], kept, added], ignore_index=True)
 
 
 def _revalued(name: str, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

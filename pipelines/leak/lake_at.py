@@ -1,7 +1,7 @@
 """A lake as it could have been at an instant: the future deleted, or another future in its place. Frames in, frames out.
 
-What was knowable is kept as it is: rows that were true and known by then. Two facts were known at other times than their rows: the
-grid half of an entry at `grid_timestamp`, long before its result, and `race_end` at the flag, long after the calendar.
+What was knowable is kept as it is: rows that were true and known by then. Two facts were known at other times than their rows:
+the grid half of an entry at `grid_timestamp`, long before its result, and `race_end` at the flag, long after the calendar.
 """
 
 from collections.abc import Callable

@@ -113,7 +113,9 @@ def probe(
     probed: list[Probed] = []
     leaks: list[Leak] = []
     with _scratch(settings) as folder:
-        home = _home_as_it_is(settings, folder / "home")
+        home = linked_home(settings, folder / "home")
+        other = _settings_of(settings, folder / "other")
+        apply(other)
         for done, (race_id, moment) in enumerate(moments):
             begun = time.perf_counter()
             tell = _teller(progress, f"{race_id} {moment}", done, len(moments))
@@ -123,11 +125,10 @@ def probe(
             found, compared = compare_stored(settings, got, race_id=race_id, as_of=point.as_of, models=models)
             for variant in chosen:
                 tell(f"computing with the future {variant}")
-                other = _home_without_future(settings, folder / "other", VARIANTS[variant], point.as_of)
+                compute_without_future(settings, other, VARIANTS[variant], point.as_of)
                 expected = ask(other, race_id, point.as_of, models)
                 more, size = compare(got, expected, race_id=race_id, as_of=point.as_of, variant=variant)
                 found, compared = found + more, compared + size
-                shutil.rmtree(other.home)
             leaks, counts = leaks + found, counts + compared
             seconds = round(time.perf_counter() - begun, 2)
             probed.append(Probed(race_id, str(moment), point.as_of.isoformat(), point.lap, seconds, len(found)))
@@ -176,7 +177,7 @@ def _settings_of(settings: Settings, home: Path) -> Settings:
     return settings.model_copy(update={"home": home, **local})
 
 
-def _home_as_it_is(settings: Settings, home: Path) -> Settings:
+def linked_home(settings: Settings, home: Path) -> Settings:
     """The home's feature tables, linked, under a registry of their own: what the home answers from, with its whole future."""
     for path in sorted(settings.features_dir.glob("*.parquet")):
         _link(path, home / "features" / path.name)
@@ -185,21 +186,20 @@ def _home_as_it_is(settings: Settings, home: Path) -> Settings:
     return copy
 
 
-def _home_without_future(settings: Settings, home: Path, variant: Variant, as_of: pd.Timestamp) -> Settings:
-    """A home computed anew from the lake as the variant has it; nothing but the lake's rows comes from the home."""
-    lake = Lake(settings.lake_dir)
+def compute_without_future(settings: Settings, other: Settings, variant: Variant, as_of: pd.Timestamp) -> None:
+    """Make `other` anew from the lake as the variant has it; of what it held only the registry stays."""
+    for folder in (other.lake_dir, other.features_dir, other.multimodal_dir, other.state_dir):
+        shutil.rmtree(folder, ignore_errors=True)
+    lake, without = Lake(settings.lake_dir), Lake(other.lake_dir)
     frames: Frames = {name: lake.read(name) for name in schemas.TABLES}
     for name, frame in variant(frames, as_of).items():
         for season, rows in frame.groupby("season", sort=True):
-            target = Lake(home / "lake").path(name, int(str(season)))
+            target = without.path(name, int(str(season)))
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pandas(rows, schema=schemas.arrow_schema(name), preserve_index=False), target)
     if lake.is_simulated:
-        (home / "lake" / MARKER).touch()
-    copy = _settings_of(settings, home)
-    build_features(copy)
-    apply(copy)
-    return copy
+        (without.root / MARKER).touch()
+    build_features(other)
 
 
 def _asked_once(home: Settings, race_id: str, as_of: pd.Timestamp, models: Sequence[ServedModel]) -> Answer:

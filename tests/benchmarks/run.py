@@ -22,6 +22,8 @@ BENCHMARKS = {
     "prediction": "bench_prediction",
     "retrieval": "bench_retrieval",
     "materialize": "bench_materialize",
+    "materialize-servers": "bench_materialize_servers",
+    "leak": "bench_leak",
 }
 _ONE = "--in-this-process"
 

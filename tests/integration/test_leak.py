@@ -1,307 +1,223 @@
-"""Nothing that became known after the moment changes a feature, a picture or a prediction, from the lake to the answer.
+"""Nothing that became known after a moment changes what is said about it, from the lake to the answer; and a leak is found.
 
-Two homes hold the same past and different futures: in the second every lap, result, qualifying time, weather sample and message
-after the moment is changed, deleted or joined by others. Both are computed anew and asked about the same race at the same moment,
-with the same model. The check itself is tested by feeding it homes with a leak.
+The probe takes the future away, computes every table, picture, embedding and prediction again, and compares bits. Its own
+sharpness is tested by homes whose builders peek, and by later moments, about which the two homes must disagree.
 """
 
-import functools
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, candidate_predictor, copy_of, tree
+from leak_home import NEXT_RACE, RACE, corrected_result, leak_home
+from loop_home import MLFLOW_WARNS, Pitwall, one_object, tree
+from strategies import small_lake
 
-from feature_repo.files import read_parquet, write_parquet
+from feature_repo.errors import MissingInputError
+from feature_repo.files import read_parquet
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, entity_frame
-from feature_repo.store import historical
+from feature_repo.store import apply
 from feature_repo.visibility import CREATED, EVENT, visible
-from ml.served_model import decode_pictures, tabular_array
-from ml.traces.store import ImageArtifactStore
-from pipelines import schemas
-from pipelines.candidates import CANDIDATE
-from pipelines.dataset import build_training_set, load_training_set
-from pipelines.embeddings import embed_traces
+from pipelines import traces
 from pipelines.features import build
 from pipelines.features.build import build_features
 from pipelines.lake import Lake
-from pipelines.traces import render_traces
-from serving.lookup import lookup
-from serving.predictor import Predictor
+from pipelines.leak import probe as probe_module
+from pipelines.leak.answer import Answer, ask
+from pipelines.leak.compare import Leak, compare
+from pipelines.leak.lake_at import Frames
+from pipelines.leak.probe import VARIANTS, LeakReport, choose_moments, probe
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 
-RACE, NEXT_RACE, SEASON = "2024_03", "2024_04", 2024
-HALF = Moment.parse("fraction:0.5")
-SERVICES = ("finish_position_v1", "race_state_v1", "speed_trace_v1")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Everything Pitwall says about one race at one moment."""
-
-    features: dict[str, pd.DataFrame]
-    pictures: dict[str, bytes]
-    prediction: dict[str, Any]
+LAP_3 = Moment.parse("lap:3")
 
 
 @pytest.fixture(scope="module")
-def as_of(loop: Loop) -> pd.Timestamp:
-    """The instant the leader of the race completes half of it."""
-    moment: pd.Timestamp = entity_frame(loop.settings, HALF, [RACE])[EVENT].iloc[0]
-    return moment
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home of four small races; no test changes it."""
+    return leak_home(tmp_path_factory.mktemp("tiny") / "home")
 
 
-@pytest.fixture(scope="module")
-def other(loop: Loop, as_of: pd.Timestamp, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The home with another future, every step up to the embeddings run again."""
-    settings = copy_of(loop, tmp_path_factory.mktemp("leak") / "other")
-    change_future(Lake(settings.lake_dir), as_of, seed=1)
-    build_features(settings)
-    render_traces(settings)
-    embed_traces(settings)
-    return settings
+def test_an_honest_home_has_no_leak_before_the_grid_within_a_lap_and_after_the_result(tiny: Settings) -> None:
+    laps = read_parquet(tiny.features_dir / "race_state.parquet").query("race_id == @RACE")[EVENT]
+    grid = read_parquet(tiny.features_dir / "grid.parquet").query("race_id == @RACE")[CREATED]
+    result = read_parquet(tiny.features_dir / "race_result.parquet").query("race_id == @RACE")[CREATED].max()
+    middle_of_a_lap = laps.median() + pd.Timedelta(seconds=20)
+    asked = [(RACE, Moment.at(instant)) for instant in (grid.max() - pd.Timedelta(microseconds=1), middle_of_a_lap, result)]
+    found = probe(tiny, asked, variants=["scrambled"])
+    assert [str(leak) for leak in found.leaks] == []
+    assert [moment.lap > 0 for moment in found.moments] == [False, True, True]
+    assert found.counts.pictures > 0
 
 
-def answer(settings: Settings, loop: Loop, race_id: str = RACE, moment: Moment = HALF) -> Answer:
-    """Ask a home with the loop's candidate; pictures are those that the predictor draws for itself."""
-    return _answer(settings, loop.settings.models_dir / CANDIDATE, race_id, moment)
+def test_moments_are_chosen_by_the_seed_between_laps_too(tiny: Settings) -> None:
+    one, two, three = (choose_moments(tiny, 9, seed=seed) for seed in (1, 1, 2))
+    assert one == two != three
+    assert {moment.kind for _, moment in one} >= {"lap", "at"}
+    assert {race for race, _ in choose_moments(tiny, 5, seed=1, race_id=RACE)} == {RACE}
+    with pytest.raises(MissingInputError, match="no laps of 2030_01"):
+        choose_moments(tiny, 1, seed=1, race_id="2030_01")
 
 
-@functools.cache
-def _answer(settings: Settings, model: Path, race_id: str, moment: Moment) -> Answer:
-    predictor = _predictor(settings, model)
-    spine = entity_frame(settings, moment, [race_id])
-    features = {service: historical(predictor.store, service, spine) for service in SERVICES}
-    drawn = predictor.pictures(race_id, features["speed_trace_v1"])
-    pictures = {driver: png for driver, png in zip(spine["driver_id"], drawn, strict=True) if png is not None}
-    return Answer(features, pictures, predictor.predict(race_id, moment).to_json())
+# Builders as they are, before any test puts a peeking one in their place.
+HONEST = dict(build.COMPUTE)
 
 
-@functools.cache
-def _predictor(settings: Settings, model: Path) -> Predictor:
-    return candidate_predictor(settings, model=model)
-
-
-def differences(one: Answer, two: Answer) -> list[str]:
-    """What differs between two answers: columns of features, pictures, the prediction. Values are compared bit for bit."""
-    found = [
-        f"{service}.{column}"
-        for service, frame in one.features.items()
-        for column in frame
-        if not _equal(frame[column], two.features[service][column])
-    ]
-    found += [f"picture of {driver}" for driver in sorted({*one.pictures, *two.pictures})
-              if one.pictures.get(driver) != two.pictures.get(driver)]  # fmt: skip
-    return found + (["prediction"] if one.prediction != two.prediction else [])
-
-
-def test_another_future_changes_nothing_that_is_said_about_the_moment(loop: Loop, other: Settings) -> None:
-    assert differences(answer(loop.settings, loop), answer(other, loop)) == []
-
-
-@pytest.mark.parametrize("moment", ["pre_race", "lap:9"])
-def test_nor_about_an_earlier_moment_of_the_race(loop: Loop, other: Settings, moment: str) -> None:
-    asked = Moment.parse(moment)
-    assert differences(answer(loop.settings, loop, moment=asked), answer(other, loop, moment=asked)) == []
-
-
-def test_the_future_is_another_one(loop: Loop, other: Settings) -> None:
-    """The experiment has power: what is asked about later moments is answered otherwise, in every kind of answer."""
-    for race_id, moment in ((RACE, "fraction:0.8"), (NEXT_RACE, "fraction:0.5")):
-        asked = Moment.parse(moment)
-        found = differences(answer(loop.settings, loop, race_id, asked), answer(other, loop, race_id, asked))
-        assert "prediction" in found
-        assert any(name.startswith("picture of") for name in found)
-        assert {name.split(".")[0] for name in found} >= set(SERVICES)
-    unchanged = tree(loop.settings.features_dir).items() & tree(other.features_dir).items()
-    assert set(dict(unchanged)) == {"entrants.parquet"}, "every feature table has a row about the future"
-
-
-def test_pictures_in_the_store_are_the_same_up_to_the_moment(loop: Loop, other: Settings, as_of: pd.Timestamp) -> None:
-    here, there = ImageArtifactStore(loop.settings.multimodal_dir), ImageArtifactStore(other.multimodal_dir)
-    known = {uri: record for uri, record in here.records().items() if record.event_timestamp <= as_of}
-    assert len({record.race_id for record in known.values()}) == 11
-    for uri, record in known.items():
-        assert here.load(record) == there.load(there.records()[uri]), uri
-    of_next = [uri for uri, record in here.records().items() if record.race_id == NEXT_RACE]
-    assert any(here.records()[uri].sha256 != there.records()[uri].sha256 for uri in of_next if uri in there.records())
-
-
-def test_training_rows_up_to_the_moment_are_the_same_but_for_labels_not_known_then(loop: Loop, other: Settings) -> None:
-    build_training_set(other)
-    one, two = load_training_set(loop.settings), load_training_set(other)
-    before = {id(rows): rows.take(np.flatnonzero((rows.keys["race_id"] <= RACE).to_numpy())) for rows in (one, two)}
-    one, two = before[id(one)], before[id(two)]
-    pd.testing.assert_frame_equal(one.keys, two.keys)
-    pd.testing.assert_frame_equal(one.features, two.features)
-    assert np.array_equal(one.embedding, two.embedding)
-    assert list(one.picture_sha256) == list(two.picture_sha256)
-    np.testing.assert_array_equal(one.order, two.order)
-    finished = (one.keys["race_id"] < RACE).to_numpy()
-    assert np.array_equal(one.position[finished], two.position[finished])
-    assert not np.array_equal(one.position[~finished], two.position[~finished]), "the race itself now ends otherwise"
-
-
-def test_a_lookup_in_the_past_is_the_same(loop: Loop, other: Settings, as_of: pd.Timestamp) -> None:
-    driver = str(entity_frame(loop.settings, HALF, [RACE])["driver_id"].iloc[4])
-    for service in ("finish_position_v1", "race_state_v1"):
-        one, two = (lookup(home, race_id=RACE, driver_id=driver, service=service, as_of=as_of).to_json()
-                    for home in (loop.settings, other))  # fmt: skip
-        assert one == two
-
-
-def test_corrections_published_after_the_moment_are_not_seen(loop: Loop, as_of: pd.Timestamp, tmp_path: Path) -> None:
-    """A row with the same event time and other values that was created after the moment: a late correction of the past."""
-    settings = copy_of(loop, tmp_path / "corrected")
-    corrected = 0
-    for view in ("driver_form", "constructor_form", "driver_circuit", "circuit_profile", "grid", "race_weather", "tire_state",
-                 "race_state", "trace"):  # fmt: skip
-        path = settings.features_dir / f"{view}.parquet"
-        table = read_parquet(path)
-        late = table[visible(table, as_of)].assign(**{CREATED: as_of + pd.Timedelta(seconds=1)})
-        late[CREATED] = late[CREATED].astype(table[CREATED].dtype)
-        for column in late.select_dtypes("float32"):
-            late[column] = late[column] + np.float32(17)
-        if view == "trace":
-            late["lap_speeds_kph"] = [speeds * np.float32(0.9) for speeds in late["lap_speeds_kph"]]
-        corrected += len(late)
-        write_parquet(path, pd.concat([table, late], ignore_index=True))
-    assert corrected > 1000
-    assert differences(answer(loop.settings, loop), answer(settings, loop)) == []
-    later = Moment.parse("fraction:0.6")
-    assert "prediction" in differences(answer(loop.settings, loop, moment=later), answer(settings, loop, moment=later))
-
-
-def leak_of_the_result(lake: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def leak_of_the_result(lake: Frames) -> pd.DataFrame:
     """The grid view, with the place that each car will finish in, stamped as if it were known with the grid."""
-    honest = build_grid(lake)
-    place = lake["entries"].set_index(["race_id", "driver_id"])["position_order"]
+    honest = HONEST["grid"](lake)
+    place = lake["entries"].drop_duplicates(["race_id", "driver_id"]).set_index(["race_id", "driver_id"])["position_order"]
     keys = pd.MultiIndex.from_frame(honest[["race_id", "driver_id"]])
     return honest.assign(grid_position=place.reindex(keys).to_numpy(dtype="float32"))
 
 
-def leak_of_the_next_lap(lake: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def leak_of_the_next_lap(lake: Frames) -> pd.DataFrame:
     """The trace view, in which every row holds the laps of the row after it."""
-    honest = build_trace(lake).sort_values(["race_id", "driver_id", EVENT], ignore_index=True)
+    honest = HONEST["trace"](lake).sort_values(["race_id", "driver_id", EVENT], ignore_index=True)
     following = honest.groupby(["race_id", "driver_id"])[["lap_numbers", "lap_speeds_kph"]].shift(-1)
     return honest.assign(**{name: following[name].where(following[name].notna(), honest[name]) for name in following})
 
 
-build_grid, build_trace = build.COMPUTE["grid"], build.COMPUTE["trace"]
+def leak_of_the_mean(lake: Frames) -> pd.DataFrame:
+    """The tyre view, with the mean of the whole race in every row: what `transform("mean")` does when nobody thinks."""
+    honest = HONEST["tire_state"](lake)
+    mean = honest.groupby(["race_id", "driver_id"])["tire_laps_since_stop"].transform("mean")
+    return honest.assign(tire_laps_since_stop=mean.astype("float32"))
 
 
-@pytest.mark.parametrize(
-    ("view", "leak", "caught"),
-    [
-        ("grid", leak_of_the_result, {"finish_position_v1.grid_position", "prediction"}),
-        ("trace", leak_of_the_next_lap, {"speed_trace_v1.lap_speeds_kph", "prediction"}),
-    ],
-)
-def test_a_leak_is_caught(
-    loop: Loop, other: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    view: str, leak: Callable[[dict[str, pd.DataFrame]], pd.DataFrame], caught: set[str],
-) -> None:  # fmt: skip
-    monkeypatch.setitem(build.COMPUTE, view, leak)
-    answers = []
-    for name, lake in (("past", loop.settings.lake_dir), ("future", other.lake_dir)):
-        settings = copy_of(loop, tmp_path / name)
-        read = Lake(lake)
-        write_parquet(settings.features_dir / f"{view}.parquet", leak({table: read.read(table) for table in schemas.TABLES}))
-        answers.append(answer(settings, loop))
-    found = set(differences(*answers))
-    assert found >= caught
-    assert ("picture of" in " ".join(found)) is (view == "trace")
+def leak_of_a_correction(lake: Frames) -> pd.DataFrame:
+    """The form view, from results as they stand now: the newest version takes the stamps of the first."""
+    entries = lake["entries"]
+    first = entries.sort_values(CREATED).groupby(["race_id", "driver_id"])[CREATED].transform("first")
+    newest = entries.assign(**{CREATED: first}).drop_duplicates(["race_id", "driver_id"], keep="last")
+    return HONEST["driver_form"]({**lake, "entries": newest})
 
 
-def test_pictures_reach_the_model(loop: Loop) -> None:
-    """Without this the pictures above could leak whatever they liked without changing the prediction."""
-    predictor = _predictor(loop.settings, loop.settings.models_dir / CANDIDATE)
-    said = answer(loop.settings, loop)
-    images = decode_pictures([said.pictures[driver] for driver in sorted(said.pictures)][:20])
-    spine = entity_frame(loop.settings, HALF, [RACE])
-    features = historical(predictor.store, "finish_position_v1", spine)
-    tabular = tabular_array(features, predictor.served.specs)[: len(images)]
-    with_pictures, without = predictor.served.predict(tabular, images), predictor.served.predict(tabular, None)
-    assert np.abs(with_pictures - without).max() > 1e-3
+def leak_of_the_flag(lake: Frames) -> pd.DataFrame:
+    """The weather view, with the minutes that the race still has to run."""
+    honest = HONEST["race_weather"](lake)
+    end = honest["race_id"].map(lake["races"].set_index("race_id")["race_end"])
+    return honest.assign(weather_humidity_pct=((end - honest[EVENT]).dt.total_seconds() / 60).astype("float32"))
 
 
-def change_future(lake: Lake, as_of: pd.Timestamp, *, seed: int) -> None:
-    """Rewrite the season's partitions: what was visible at `as_of` stays, everything else becomes something else."""
-    rng = np.random.default_rng(seed)
-    kept = {table: lake.read(table, [SEASON]) for table in schemas.TABLES}
-    shift = pd.Timedelta(seconds=95)
-    for table in ("laps", "weather", "qualifying", "pit_stops", "stints", "track_status", "race_control"):
-        frame = kept[table]
-        future = frame[~visible(frame, as_of)].copy()
-        future = future[rng.random(len(future)) < 0.9]  # some are deleted,
-        future = _revalued(table, future, rng)  # the others are changed and later,
-        for column in (EVENT, CREATED):
-            future[column] = (future[column] + shift).astype(frame[column].dtype)
-        added = _added(table, frame[~visible(frame, as_of)], rng)  # and new ones are there
-        lake.write(table, SEASON, pd.concat([frame[visible(frame, as_of)], future, added], ignore_index=True))
-    entries, races = kept["entries"], kept["races"]
-    open_result = ~visible(entries, as_of)
-    pending = entries[open_result].copy()
-    pending["position_order"] = pending.groupby("race_id")["position_order"].transform(lambda place: rng.permutation(place))
-    pending["position"] = pending["position_order"].astype("float64").where(rng.random(len(pending)) < 0.8)
-    pending["is_classified"] = pending["position"].notna()
-    pending["status"] = np.where(pending["is_classified"], "Finished", "Disqualified")
-    pending["points"] = rng.integers(0, 26, len(pending)).astype("float64")
-    pending["laps_completed"] = rng.integers(1, 50, len(pending))
-    later_grid = pending["grid_timestamp"] > as_of
-    turned = pending.groupby("race_id")["grid"].transform(lambda grid: rng.permutation(grid))
-    pending["grid"] = pending["grid"].where(~later_grid, turned)
-    for column in (EVENT, CREATED):
-        pending[column] = (pending[column] + pd.Timedelta(minutes=7)).astype(entries[column].dtype)
-    changed = pd.concat([entries[~open_result], pending.astype(entries.dtypes)], ignore_index=True)
-    lake.write("entries", SEASON, changed)
-    ends_later = races["race_end"] > as_of  # known only at the flag, whenever the row was
-    races["race_end"] = races["race_end"].mask(ends_later, races["race_end"] + pd.Timedelta(minutes=7))
-    races = races.astype(kept["races"].dtypes)
-    lake.write("races", SEASON, races)
+PEEKING: dict[str, tuple[Callable[[Frames], pd.DataFrame], str]] = {
+    "grid": (leak_of_the_result, "grid_position"),
+    "trace": (leak_of_the_next_lap, "lap_speeds_kph"),
+    "tire_state": (leak_of_the_mean, "tire_laps_since_stop"),
+    "race_weather": (leak_of_the_flag, "weather_humidity_pct"),
+    "driver_form": (leak_of_a_correction, "driver_finish_mean_3"),
+}
+"""View -> a builder that looks ahead, each in another way, and the feature that it spoils."""
 
 
-def _revalued(table: str, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    n, types = len(rows), rows.dtypes
-    if table == "laps":
-        rows["lap_time_s"] = rng.uniform(70, 130, n)
-        rows["compound"] = rng.choice(["SOFT", "HARD", "WET"], n)
-        rows["tyre_life_laps"] = rng.integers(1, 30, n).astype(float)
-        rows["track_status"] = rng.choice(["1", "4"], n)
-    elif table == "weather":
-        rows["track_temp_c"], rows["is_raining"] = rng.uniform(10, 50, n), rng.random(n) < 0.5
-    elif table == "qualifying":
-        rows["q1_s"] = rng.uniform(70, 80, n)
-    elif table == "pit_stops":
-        rows["pit_lane_time_s"] = rng.uniform(15, 40, n)
-    return rows.astype(types)
+@pytest.fixture(scope="module")
+def peeked(tmp_path_factory: pytest.TempPathFactory) -> LeakReport:
+    """What the probe finds in a home of which five views look ahead; a result is corrected years after the moment."""
+    frames = corrected_result(small_lake(3), "2022_02", "driver_1", after=pd.Timedelta(days=900))
+    with pytest.MonkeyPatch.context() as patch:
+        for view, (leak, _) in PEEKING.items():
+            patch.setitem(build.COMPUTE, view, leak)
+        settings = leak_home(tmp_path_factory.mktemp("peeking") / "home", frames)
+        return probe(settings, [(RACE, LAP_3)], variants=["deleted"])
 
 
-def _added(table: str, future: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Laps beyond the last one of every car of the race; nothing for other tables."""
-    if table != "laps":
-        return future.iloc[:0]
-    last = future.sort_values("lap").groupby(["race_id", "driver_id"]).tail(1).copy()
-    types = last.dtypes
-    last["lap"] += 1
-    for column in (EVENT, CREATED):
-        last[column] = last[column] + pd.Timedelta(seconds=300)
-    last["lap_start"] = last[EVENT] - pd.Timedelta(seconds=100)
-    return _revalued("laps", last.astype(types), rng)
+@pytest.mark.parametrize("view", PEEKING)
+def test_a_view_that_peeks_is_found_and_named(peeked: LeakReport, view: str) -> None:
+    feature = PEEKING[view][1]
+    named = [leak for leak in peeked.leaks if leak.kind == "feature" and leak.name.endswith(f".{feature}")]
+    assert named
+    assert all((leak.race_id, leak.variant) == (RACE, "deleted") and leak.got != leak.expected for leak in named)
+    assert {leak.driver_id for leak in named} <= {f"driver_{car}" for car in range(4)}
+    assert any(leak.kind == "row" and leak.name == f"{view}.{feature}" for leak in peeked.leaks)
 
 
-def _equal(one: pd.Series, two: pd.Series) -> bool:
-    """Same values, missing ones in the same places; arrays element by element, numbers by their bits."""
+def test_only_what_peeks_is_named_and_what_is_drawn_from_it(peeked: LeakReport) -> None:
+    assert {leak.name.split(".")[0] for leak in peeked.leaks if leak.kind == "row"} == set(PEEKING)
+    assert {leak.kind for leak in peeked.leaks} == {"row", "feature", "picture"}
 
-    def plain(value: object) -> object:
-        if isinstance(value, np.ndarray | list):
-            return ("array", np.asarray(value).tobytes())
-        return None if pd.isna(value) else value
 
-    return [plain(value) for value in one] == [plain(value) for value in two]
+def test_pictures_of_later_laps_are_found(tiny: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is honest; it is drawn from the row after the one that was known."""
+
+    def newest(frame: pd.DataFrame, keys: list[str], as_of: pd.Timestamp) -> pd.DataFrame:
+        rows = frame if "driver_id" in keys else frame[visible(frame, as_of)]
+        return rows.sort_values([*keys, EVENT, CREATED]).drop_duplicates(keys, keep="last")
+
+    monkeypatch.setattr(traces, "latest_visible", newest)
+    found = probe(tiny, [(RACE, LAP_3)], variants=["deleted"])
+    assert {leak.kind for leak in found.leaks} == {"picture"}
+
+
+def test_the_two_homes_disagree_about_later_moments(tiny: Settings, tmp_path: Path) -> None:
+    """The experiment has power: another future is another one, in every kind of answer."""
+    as_of = entity_frame(tiny, LAP_3, [RACE])[EVENT].iloc[0]
+    other = Settings(home=tmp_path / "other", threads=1)
+    apply(other)
+    probe_module.compute_without_future(tiny, other, VARIANTS["scrambled"], as_of)
+    assert differ(tiny, other, RACE, as_of, tmp_path) == []
+    later = entity_frame(tiny, Moment.parse("lap:7"), [RACE])[EVENT].iloc[0] + pd.Timedelta(hours=2)
+    found = differ(tiny, other, RACE, later, tmp_path)
+    assert {leak.kind for leak in found} >= {"row", "feature", "picture"}
+    assert {leak.name.split(".")[0] for leak in found if leak.kind == "row"} >= {
+        "tire_state",
+        "race_state",
+        "trace",
+        "race_weather",
+    }
+    next_race = entity_frame(tiny, LAP_3, [NEXT_RACE])[EVENT].iloc[0]
+    assert {leak.name.split(".")[0] for leak in differ(tiny, other, NEXT_RACE, next_race, tmp_path)} >= {"driver_form", "grid"}
+
+
+def differ(one: Settings, two: Settings, race_id: str, as_of: pd.Timestamp, tmp_path: Path) -> list[Leak]:
+    answers: list[Answer] = []
+    for number, settings in enumerate((one, two)):
+        copy = probe_module.linked_home(settings, Path(tempfile.mkdtemp(dir=tmp_path)) / str(number))
+        answers.append(ask(copy, race_id, as_of, []))
+    return compare(*answers, race_id=race_id, as_of=as_of, variant="scrambled")[0]
+
+
+def test_the_scratch_folder_is_removed_when_the_probe_fails(
+    tiny: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("no more disk")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(probe_module, "build_features", breaks)
+    before = tree(tiny.home)
+    with pytest.raises(RuntimeError, match="no more disk"):
+        probe(tiny, [(RACE, LAP_3)])
+    assert list(tmp_path.iterdir()) == []
+    assert tree(tiny.home) == before
+
+
+def test_a_home_whose_features_are_not_those_of_its_lake_is_refused(tmp_path: Path) -> None:
+    settings = leak_home(tmp_path / "home")
+    lake = Lake(settings.lake_dir)
+    lake.write("weather", 2023, lake.read("weather", [2023]).iloc[1:])
+    with pytest.raises(MissingInputError, match="run `pitwall features` first"):
+        probe(settings, [(RACE, LAP_3)])
+
+
+def test_the_command_names_what_leaked_and_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pitwall: Pitwall) -> None:
+    home = leak_home(tmp_path / "honest").home
+    clean = pitwall("leak-probe", "--race", RACE, "--lap", "3", "--json", home=home)
+    assert clean.code == 0, clean.err
+    found = one_object(clean.out)
+    assert (found["clean"], found["n_leaks"], found["moments"][0]["lap"], found["models"]) == (True, 0, 3, [])
+    assert found["compared"]["cells"] > 1000
+    monkeypatch.setitem(build.COMPUTE, "tire_state", leak_of_the_mean)
+    (home / "state" / "features.json").unlink()
+    build_features(Settings(home=home, threads=1))
+    leaky = pitwall("leak-probe", "--race", RACE, "--lap", "3", home=home)
+    assert leaky.code == 1
+    said = " ".join(leaky.err.split())
+    assert "tire_state.tire_laps_since_stop" in said
+    assert "got" in said
+    assert "what leaked" in leaky.out
+    for arguments in (("--lap", "3"), ("--race", RACE, "--lap", "3", "--moments", "2")):
+        assert pitwall("leak-probe", *arguments, home=home).code == 2
+    assert pitwall("leak-probe", "--race", "2031_01", home=home).code == 1

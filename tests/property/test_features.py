@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from strategies import Lake, instants, lake_number, lakes, shuffled, with_other_future, without_future
+from strategies import Lake, instants, lake_number, lakes, shuffled
 
 from feature_repo.visibility import CREATED, EVENT, visible
 from pipelines.features.build import COMPUTE
 from pipelines.features.constructor_form import constructor_facts, form_of_constructor
 from pipelines.features.driver_form import driver_facts, form_of_driver
+from pipelines.leak.lake_at import scrambled, truncated
 
 VIEWS = [name for name in COMPUTE if name not in ("entrants", "moments")]  # both are what is known now
 # A lake is a function of its number, so there is nothing to shrink.
@@ -45,8 +46,8 @@ def test_nothing_after_a_moment_changes_what_a_view_said_by_then(view: str, data
     lake = data.draw(lakes())
     as_of = data.draw(instants(lake))
     expected = known_rows(view, lake, as_of)
-    assert_same(known_rows(view, without_future(lake, as_of), as_of), expected)
-    assert_same(known_rows(view, with_other_future(lake, as_of, seed), as_of), expected)
+    assert_same(known_rows(view, truncated(lake, as_of), as_of), expected)
+    assert_same(known_rows(view, scrambled(lake, as_of, seed=seed), as_of), expected)
 
 
 @pytest.mark.parametrize("view", list(COMPUTE))
@@ -104,7 +105,7 @@ def test_each_key_on_its_own_gives_the_rows_of_all_together(late: bool) -> None:
 def test_moments_by_an_instant_do_not_depend_on_later_laps(data: st.DataObject, seed: int) -> None:
     lake = data.draw(lakes(late=False))
     as_of = data.draw(instants(lake))
-    for other in (without_future(lake, as_of), with_other_future(lake, as_of, seed)):
+    for other in (truncated(lake, as_of), scrambled(lake, as_of, seed=seed)):
         expected, got = (COMPUTE["moments"](frames) for frames in (lake, other))
         columns = ["race_id", "lap", "as_of"]
         known = expected["race_id"].isin(lake["races"].loc[visible(lake["races"], as_of), "race_id"])
@@ -123,7 +124,7 @@ def test_the_experiment_catches_a_view_that_looks_ahead() -> None:
 
     expected = peeking(lake)
     expected = expected[visible(expected, as_of)]
-    for other in (without_future(lake, as_of), with_other_future(lake, as_of, seed=1)):
+    for other in (truncated(lake, as_of), scrambled(lake, as_of, seed=1)):
         got = peeking(other)
         with pytest.raises(AssertionError):
             assert_same(got[visible(got, as_of)], expected)

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import bench_embedding, bench_materialize, bench_prediction, bench_retrieval, bench_traces, bench_training, run
+from benchmarks import (
+    bench_embedding,
+    bench_leak,
+    bench_materialize,
+    bench_prediction,
+    bench_retrieval,
+    bench_traces,
+    bench_training,
+    run,
+)
 
 from ml.encoders import pretrain, transforms
 from ml.encoders.weights import LoadedWeights, state_sha256
@@ -40,6 +49,11 @@ def test_materialized_rows_are_those_that_feast_writes() -> None:
 def test_predictions_with_and_without_a_memory_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TRAINED", (bench_prediction.BASELINE, bench_prediction.FUSION))
     check(bench_prediction.run(quick=True), n_rows=3)
+
+
+def test_no_moment_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "TRAINED", bench_leak.MODELS)
+    check(bench_leak.run(quick=True))
 
 
 def test_embedding(monkeypatch: pytest.MonkeyPatch) -> None:

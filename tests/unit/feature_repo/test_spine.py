@@ -1,5 +1,6 @@
 """Moments of prediction: how they are written, which lap they mean, and which instant that was."""
 
+from datetime import timedelta, timezone
 from fractions import Fraction
 
 import pandas as pd
@@ -8,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_home import DRIVERS, RACES, START, at, write_all
 
-from feature_repo.errors import InvalidIdError, InvalidMomentError, MissingInputError, UnknownEntityError
+from feature_repo.errors import (
+    FutureMomentError,
+    InvalidIdError,
+    InvalidMomentError,
+    MissingInputError,
+    NotKnownYetError,
+    UnknownEntityError,
+)
 from feature_repo.files import write_parquet
 from feature_repo.settings import Settings
 from feature_repo.spine import (
@@ -16,8 +24,12 @@ from feature_repo.spine import (
     Moment,
     entity_frame,
     find_entrant,
+    find_entrant_at,
     load_entrants,
+    load_entrants_known,
     load_moments,
+    newest_known,
+    refuse_future,
     resolve_moment,
 )
 
@@ -128,3 +140,78 @@ def test_find_entrant_suggests_near_drivers_of_that_race(settings: Settings) -> 
 def test_without_feature_tables_the_error_says_what_to_run(settings: Settings) -> None:
     with pytest.raises(MissingInputError, match="run the step that writes it first"):
         load_entrants(settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["at:2024-10-27T00:30:00Z", "at:2024-10-27T02:30:00+02:00", "at:2024-10-27T01:30:00+01:00", "at:2024-10-27T00:30:00",
+     "at:2024-10-26T20:30:00-04:00", " at:2024-10-27 00:30 ", "at:20241027T003000Z"],
+)  # fmt: skip
+def test_an_instant_may_be_written_in_any_offset_and_is_utc_without_one(text: str) -> None:
+    """The hour from 02:00 came twice in central Europe that night: an offset says which one is meant."""
+    moment = Moment.parse(text)
+    assert moment == Moment.at(pd.Timestamp("2024-10-27T00:30:00Z"))
+    assert str(moment) == "at:2024-10-27T00:30:00Z"
+    assert Moment.parse(str(moment)) == moment
+
+
+def test_the_hour_that_comes_twice_is_two_instants() -> None:
+    summer, winter = Moment.parse("at:2024-10-27T02:30:00+02:00"), Moment.parse("at:2024-10-27T02:30:00+01:00")
+    assert summer.instant is not None
+    assert winter.instant == summer.instant + pd.Timedelta(hours=1)
+
+
+@given(st.integers(-(10**15), 4 * 10**15), st.integers(-14 * 60, 14 * 60))
+def test_every_instant_is_read_back_to_the_microsecond(us: int, offset_min: int) -> None:
+    written = pd.Timestamp(us, unit="us", tz="UTC").tz_convert(timezone(timedelta(minutes=offset_min)))
+    moment = Moment.parse(f"at:{written.isoformat()}")
+    assert moment.instant == pd.Timestamp(written)
+    assert Moment.parse(str(moment)) == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["at:", "at:now", "at:today", "at:12", "at:2024-05-26T14:00 CEST", "at:2024-05-26T14:00 Europe/Monaco", "at:2024-13-01"],
+)
+def test_zones_by_name_and_words_for_instants_are_refused(text: str) -> None:
+    with pytest.raises(InvalidMomentError, match="at:<UTC instant>"):
+        Moment.parse(text)
+
+
+def test_an_instant_of_a_race_is_itself_with_the_lap_known_then(settings: Settings) -> None:
+    write_all(settings, n_laps=3)
+    for seconds, lap in ((-3600, 0), (0, 0), (91.4, 0), (91.5, 1), (200, 2), (9999, 3)):
+        point = resolve_moment(load_moments(settings), "2024_08", Moment.at(at(seconds)))
+        assert (point.lap, point.as_of, point.truncated) == (lap, at(seconds), False)
+    with pytest.raises(FutureMomentError, match="expected an instant in the past"):
+        resolve_moment(load_moments(settings), "2024_08", Moment.at(pd.Timestamp.now("UTC") + pd.Timedelta(minutes=1)))
+
+
+def test_who_takes_part_is_what_was_known_then(settings: Settings) -> None:
+    write_all(settings)
+    history = load_entrants_known(settings)
+    norris = history[(history["race_id"] == "2024_08") & (history["driver_id"] == "norris")]
+    moved = norris.assign(constructor_id="red_bull", event_timestamp=at(-60), created_timestamp=at(-60))
+    gone = norris.assign(is_entered=False, event_timestamp=at(60), created_timestamp=at(60))
+    write_parquet(settings.features_dir / "entrants_known.parquet", pd.concat([history, moved, gone]))
+    teams = {}
+    for seconds in (-61, -60, 59, 60):
+        spine = entity_frame(settings, Moment.at(at(seconds)), ["2024_08"])
+        teams[seconds] = dict(zip(spine["driver_id"], spine["constructor_id"], strict=True)).get("norris")
+    assert teams == {-61: "mclaren", -60: "red_bull", 59: "red_bull", 60: None}
+    assert find_entrant_at(settings, "2024_08", "norris", at(0))["constructor_id"] == "red_bull"
+    with pytest.raises(NotKnownYetError, match=r"2024_08, as of .*: norris was not known to take part"):
+        find_entrant_at(settings, "2024_08", "norris", at(61))
+    with pytest.raises(NotKnownYetError, match=r"no driver was known to take part; that was known from 2024-05-19T13:00:00"):
+        entity_frame(settings, Moment.at(at(-8 * 86_400)), ["2024_08"])
+    with pytest.raises(UnknownEntityError, match="did you mean"):
+        find_entrant_at(settings, "2024_08", "verstappen", at(0))
+
+
+def test_an_instant_long_after_the_newest_row_is_refused(settings: Settings) -> None:
+    write_all(settings)
+    newest = newest_known(settings)
+    assert newest == at(14 * 86_400 + 18_000)
+    refuse_future(newest + pd.Timedelta(days=1), newest=newest)
+    with pytest.raises(FutureMomentError, match="ingest newer races"):
+        refuse_future(newest + pd.Timedelta(days=1, microseconds=1), newest=newest)

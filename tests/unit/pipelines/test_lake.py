@@ -219,7 +219,11 @@ class TestStaging:
         ({"round": 1.5}, LakeSchemaError, "round"),
         ({"is_raining": None}, LakeSchemaError, "is_raining"),
         ({"event_timestamp": pd.Timestamp("2030-03-10")}, LakeSchemaError, "event_timestamp"),
-        ({"event_timestamp": pd.Timestamp("2030-03-10T13:00Z")}, LakeSchemaError, "repeat a key"),
+        (
+            dict.fromkeys(["event_timestamp", "created_timestamp"], pd.Timestamp("2030-03-10T13:00Z")),
+            LakeSchemaError,
+            "repeat a key",
+        ),
         ({"created_timestamp": pd.Timestamp("2020-03-10T13:00Z")}, LakeSchemaError, "before they were true"),
         ({"source": 7}, LakeSchemaError, "source"),
         ({"extra": 1}, LakeSchemaError, "unexpected columns"),
@@ -228,3 +232,10 @@ class TestStaging:
 def test_unfit_rows_are_refused_and_the_message_says_why(lake: Lake, change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         lake.write("weather", 2030, weather().assign(**change))
+
+
+def test_a_row_that_became_known_later_stays_beside_the_one_it_corrects(lake: Lake) -> None:
+    first = weather()
+    fixed = first.iloc[:1].assign(air_temp_c=31.5, created_timestamp=first["created_timestamp"].iloc[:1] + pd.Timedelta(days=2))
+    lake.write("weather", 2030, pd.concat([first, fixed]))
+    assert len(lake.read("weather")) == len(first) + 1
