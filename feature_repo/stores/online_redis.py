@@ -6,7 +6,7 @@
 
 Rows and journal are one Redis key: FLUSHDB, eviction or DEL takes both, so the journal never speaks of rows that are gone; the
 number of rows is the hash's length, and a view is emptied without a scan. Whether a row is newer is decided inside Redis, by a
-script that runs alone; it is short (`BATCH_ROWS`), so readers wait a millisecond for it at most.
+script that runs alone; it is short (`BATCH_ROWS`), so readers wait about a millisecond for it.
 """
 
 import json
@@ -29,7 +29,7 @@ from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.packed import STAMP_LENGTH, STAMP_OFFSET
 from feature_repo.stores.servers import batches, expanded
 
-# One script call: 500 rows of 170 bytes take Redis below 1 ms. Calls are sent 20 at a time, so that the network is not waited for.
+# One script call: 500 rows of 170 bytes take Redis below 1 ms. 20 calls are sent at a time, so that the network is not waited for.
 BATCH_ROWS = 500
 BATCH_BYTES = 512 * 1024
 _CALLS_IN_FLIGHT = 20
