@@ -71,22 +71,33 @@ def test_live_predictions_and_lookups_are_what_history_gives_when_the_race_is_ov
     for log in predictor._logs:
         assert log is not None
         log.close()
-    clock = half_of(half_way, RACE) + pd.Timedelta(minutes=1)
+    predicted = pd.Timestamp.now(tz="UTC")
+    clock = half_of(half_way, RACE) + pd.Timedelta(minutes=2)
     drivers = list(entity_frame(half_way, Moment.parse("pre_race"), [RACE])["driver_id"])
     for driver in drivers[:3]:
         lookup(half_way, race_id=RACE, driver_id=driver, now=clock)
     assert logged_services(half_way) == [SERVICE, "speed_trace_v1"]
+    then = skew(half_way, since="2000-01-01")
+    assert then.service(SERVICE).vectors == len(drivers) + 3
+
+    # When all of the race is known, history as of the moment is still the same.
     shutil.rmtree(home.home / "feature_log", ignore_errors=True)
-    for settings in (half_way, home):
-        if settings is home:  # all of the race is known there: history as of the moment must still be the same
-            shutil.copytree(half_way.home / "feature_log", home.home / "feature_log")
-        report = skew(settings, since="2000-01-01")
+    shutil.copytree(half_way.home / "feature_log", home.home / "feature_log")
+    later = skew(home, since="2000-01-01", until=predicted)
+    assert later.service(SERVICE).vectors == len(drivers)
+    for report in (then, later):
+        assert report.within_limit
         served = report.service(SERVICE)
-        assert served.vectors == len(drivers) + 3 * (settings is half_way)
         assert (served.mismatches, served.wrong_keys, served.future_rows, served.problems) == (0, 0, 0, ())
         assert all(line.inexact == 0 for line in served.features)
         assert report.service("speed_trace_v1").mismatches == 0
-        assert report.within_limit
+
+    # The lookups of two minutes later were answered before the laps of those minutes had come in: history has them by now.
+    stale = skew(home, since=predicted).service(SERVICE)
+    assert stale.vectors == 3
+    assert stale.view("tire_state").older >= 1
+    assert 30 < stale.view("tire_state").largest_lag_s <= 240
+    assert stale.view("driver_form").older == 0
 
 
 def test_no_race_of_the_loop_differs_and_none_is_outside_the_champions_training(home: Settings) -> None:
