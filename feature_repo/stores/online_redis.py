@@ -29,7 +29,7 @@ from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.packed import STAMP_LENGTH, STAMP_OFFSET
 from feature_repo.stores.servers import batches, expanded
 
-# One script call: 500 rows of 170 bytes take Redis below 1 ms. 20 calls are sent at a time, so that the network is not waited for.
+# One script call: 500 rows of 170 bytes take Redis below 1 ms. 20 calls are sent at a time, so the network is not waited for.
 BATCH_ROWS = 500
 BATCH_BYTES = 512 * 1024
 _CALLS_IN_FLIGHT = 20
