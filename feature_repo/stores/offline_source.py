@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
@@ -17,7 +18,6 @@ from feast import FileSource
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 
-from feature_repo.stores.asof import to_us
 from feature_repo.stores.errors import SourceError
 
 Bounds = Mapping[str, tuple[Any, Any]]
@@ -252,9 +252,15 @@ def _bounds(statistics: Mapping[str, Any], type_: pa.DataType) -> tuple[Any, Any
     if None in ends:
         return (None, None)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
-        least, most = to_us(pa.array(ends, type=type_))
-        return (int(least), int(most))
+        return (_stamp_us(ends[0]), _stamp_us(ends[1]))
     return ends if isinstance(ends[0], int | str) else (None, None)
+
+
+def _stamp_us(time: Any) -> int:
+    """Microseconds since 1970 UTC. Not through Arrow: it forgets zones where PYARROW_IGNORE_TIMEZONE is set, as for Spark."""
+    stamp = pd.Timestamp(time)
+    in_utc = stamp if stamp.tzinfo is None else stamp.tz_convert("UTC")
+    return int(in_utc.asm8.astype("datetime64[us]").astype("int64"))
 
 
 def _by_file(groups: Sequence[Group]) -> Iterator[tuple[int, list[Group]]]:

@@ -22,8 +22,9 @@ from feast.repo_config import RepoConfig
 from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from feature_repo.stores import offline_read
+from feature_repo.stores import offline_read, offline_source, offline_write
 from feature_repo.stores.errors import EntityRowsError, KeyTypeError, SourceChangedError, SourceError
 from feature_repo.stores.offline import AsOfOfflineStore, AsOfOfflineStoreConfig
 from feature_repo.stores.offline_source import Source
@@ -393,14 +394,17 @@ def test_types_are_those_of_arrow_in_pandas(home: Home) -> None:
         (pa.date32(), "date"),
     ],
 )
-def test_sources_with_times_of_any_type(home: Home, type_: pa.DataType, shown: str) -> None:
+def test_sources_with_times_of_any_type(home: Home, type_: pa.DataType, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where pyarrow was told to forget zones, which some users of Spark do."""
     days = [datetime(2024, 5, day, tzinfo=UTC) for day in (26, 27)]
     values = [day.date() for day in days] if shown == "date" else days
     stamps = pa.array(values, type_)
     table = pa.table({"driver_id": ["norris"] * 2, "pace": [1.0, 2.0], "event_timestamp": stamps, "created_timestamp": stamps})
     store = home(table)
+    monkeypatch.setenv("PYARROW_IGNORE_TIMEZONE", "1")
     frame = pd.DataFrame({"driver_id": "norris", "event_timestamp": [*days, days[1] - timedelta(microseconds=1)]})
     np.testing.assert_array_equal(answers(store, frame)["pace"], [1, 2, 1])
+    np.testing.assert_array_equal(answers(store, frame.iloc[:1])["pace"], [1])
 
 
 # ---- sources
@@ -518,6 +522,28 @@ def test_the_cache_keeps_to_its_limit(home: Home) -> None:
     store.config.offline_store.cache_gib = 1.0
     answers(store, _season_questions())
     assert 0 < offline_read.CACHE.nbytes < 100_000
+
+
+def test_a_source_in_a_bucket(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any pyarrow file system but the local one: listed, read and written through its own calls."""
+    store = home(_season_rows())
+    expected = answers(store, _season_questions())
+    bucket = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    for module in (offline_source, offline_write):
+        monkeypatch.setattr(module, "locate", lambda source, _: (bucket, source.path))
+    pd.testing.assert_frame_equal(answers(store, _season_questions()), expected)
+    pq.write_to_dataset(
+        pa.Table.from_pandas(_season_rows(), preserve_index=False), tmp_path / "folder", partition_cols=["season"]
+    )
+    store.apply([view("form", "folder", {"pace": Float64})])
+    pd.testing.assert_frame_equal(answers(store, _season_questions()), expected)
+    store.write_to_offline_store("form", rows(("driver_9", 2.0, 50, 50)).assign(season=2024))
+    assert answers(store, asked(("driver_9", 60)))["pace"].tolist() == [2.0]
+    job = store.get_historical_features(entity_df=asked(("driver_9", 60)), features=["form:pace"])
+    for path in ("saved.parquet", "saved"):
+        for _ in range(2):
+            job.persist(SavedDatasetFileStorage(path=path), allow_overwrite=True)
+        assert pq.read_table(tmp_path / path).num_rows == 1
 
 
 # ---- without entity rows
