@@ -219,18 +219,15 @@ class _ViewWriter:
     def _write_all(self, table: FeatureTable, chosen: NewestRows) -> WriteCounts:
         counts, done = WriteCounts(), 0
         rows_at_once = max(CHUNK_ROWS, int(_BYTES_AT_ONCE // max(1.0, table.bytes_per_row())))
-        for block in _blocks(chosen, rows_at_once):
-            # Read in the table's order, write in that of the block, which is by race.
-            by_row = block[np.argsort(chosen.rows[block])]
-            rows = table.take(chosen.rows[by_row], [*(field.name for field in self.layout.fields), EVENT, CREATED])
-            values = pack(self.layout, rows, micros(rows, EVENT).to_numpy(), micros(rows, CREATED).to_numpy())
-            value_of = dict(zip(by_row.tolist(), values, strict=True))
-            for chunk in _blocks(chosen, CHUNK_ROWS, block):
-                where = chunk.tolist()
-                counts += self.online.write_rows(
-                    self.config, self.view, [chosen.keys[key] for key in where], [value_of[key] for key in where]
-                )
-                done += len(where)
+        for start, end in _blocks(chosen.groups, rows_at_once):
+            by_row = np.argsort(chosen.rows[start:end])
+            rows = table.take(chosen.rows[start:end][by_row], [*(field.name for field in self.layout.fields), EVENT, CREATED])
+            packed = pack(self.layout, rows, micros(rows, EVENT).to_numpy(), micros(rows, CREATED).to_numpy())
+            keys = chosen.keys[start:end]
+            values = [packed[place] for place in np.argsort(by_row).tolist()]
+            for first, last in _blocks(chosen.groups[start:end], CHUNK_ROWS):
+                counts += self.online.write_rows(self.config, self.view, keys[first:last], values[first:last])
+                done += last - first
                 if self.progress is not None:
                     self.progress(self.view.name, done, len(chosen.keys))
         return counts
@@ -253,17 +250,15 @@ class _ViewWriter:
         self.online.set_note(self.config, self.view, _JOURNAL, noted)
 
 
-def _blocks(chosen: NewestRows, size: int, within: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
-    """Positions of the chosen keys in parts of about `size`: whole races, or, without races, in the order of the table."""
-    order = np.lexsort((chosen.rows, chosen.groups)) if within is None else within
-    groups = chosen.groups[order]
-    ends = np.flatnonzero(np.append(groups[1:] != groups[:-1], True)) + 1 if len(order) else np.empty(0, np.int64)
+def _blocks(groups: NDArray[np.int64], size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of about `size` keys: whole races until there are so many; where all are in one group, exactly so many."""
+    ends = np.flatnonzero(np.append(groups[1:] != groups[:-1], True)) + 1 if len(groups) else np.empty(0, np.int64)
     if len(ends) == 1:
-        ends = np.append(np.arange(size, len(order), size), len(order))
+        ends = np.append(np.arange(size, len(groups), size), len(groups))
     start = 0
     for end in ends.tolist():
-        if end - start >= size or end == len(order):
-            yield order[start:end]
+        if end - start >= size or end == len(groups):
+            yield start, end
             start = end
 
 

@@ -29,7 +29,7 @@ _OLDEST = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class NewestRows:
-    """Which rows of a table go online.
+    """Which rows of a table go online, sorted by group, then by key: a database takes sorted keys about twice as fast.
 
     Attributes:
         keys: (K) serialised entity keys.
@@ -111,9 +111,10 @@ def find_newest(table: FeatureTable, view: FeatureView, low: int, high: int) -> 
     order_of_race = np.empty(max(1, len(races)), np.int64)
     order_of_race[[races[race] for race in sorted(races)] or [0]] = np.arange(max(1, len(races)))
     keys = list(scan.slots)
-    return NewestRows(
-        [keys[slot] for slot in chosen.tolist()], held.row[chosen], order_of_race[held.race[chosen]], scan.never_visible
-    )
+    found = [keys[slot] for slot in chosen.tolist()]
+    groups = order_of_race[held.race[chosen]]
+    order = np.lexsort((np.array(found, np.bytes_), groups)) if found else chosen
+    return NewestRows([found[place] for place in order.tolist()], held.row[chosen][order], groups[order], scan.never_visible)
 
 
 def micros(table: pa.Table, column: str) -> pa.ChunkedArray:
