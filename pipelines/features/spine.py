@@ -56,8 +56,10 @@ def compute_moments(races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
         laps: canonical laps.
     Returns:
         `race_id, season, round, name, circuit_id, lap, as_of, scheduled_laps, race_start, is_simulated, known_at`. `known_at` is
-        when it was known that the leader had completed the lap: `as_of`, unless every lap that tells so arrived late.
+        when it was known that the leader had completed the lap: `as_of`, unless every lap that tells so arrived late. Of lap 0 it
+        is when the race entered the calendar, which says when the lights go out.
     """
+    announced = versions(races, ["race_id"]).drop_duplicates("race_id", keep="first")[["race_id", KNOWN]]
     calendar = versions(races, ["race_id"]).drop_duplicates("race_id", keep="last")
     calendar = calendar.assign(is_simulated=calendar["source"] == SIMULATOR)
     every = versions(laps, LAP_KEY)
@@ -68,7 +70,9 @@ def compute_moments(races: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     # a car that completed lap 7 had completed lap 6, even where the feed lost it
     of_race = first.groupby("race_id", sort=False)
     first = first.assign(as_of=of_race["as_of"].cummin(), known_at=of_race["known_at"].cummin()).iloc[::-1]
-    lights_out = calendar[["race_id"]].assign(lap=np.int64(0), as_of=calendar["race_start"], known_at=calendar["race_start"])
+    lights_out = calendar[["race_id", "race_start"]].rename(columns={"race_start": "as_of"}).assign(lap=np.int64(0))
+    lights_out = lights_out.merge(announced, on="race_id", validate="one_to_one")
+    lights_out = lights_out.assign(known_at=stamps(lights_out[KNOWN].to_numpy())).drop(columns=KNOWN)
     moments = pd.concat([lights_out, first], ignore_index=True).merge(calendar, on="race_id", how="inner")
     return moments[MOMENT_COLUMNS].sort_values(["race_id", "lap"], kind="stable", ignore_index=True)
 

@@ -69,7 +69,7 @@ def test_a_lap_counts_once_any_car_is_known_to_have_ended_it_or_a_later_one() ->
     laps = canonical("laps", {**lap, "lap": 1, EVENT: at[1]}, {**lap, "lap": 2, EVENT: at[2], CREATED: late},
                      {**lap, "lap": 3, EVENT: at[3]})  # fmt: skip
     moments = compute_moments(canonical("races", race), laps)
-    assert list(moments["known_at"]) == [GRID, at[1], at[3], at[3]], "lap 2 arrived late, lap 3 told of it"
+    assert list(moments["known_at"]) == [QUALIFYING, at[1], at[3], at[3]], "lap 2 arrived late, lap 3 told of it"
     assert list(moments["as_of"]) == [GRID, at[1], at[2], at[3]]
 
 
