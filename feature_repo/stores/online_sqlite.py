@@ -24,6 +24,7 @@ BUSY_TIMEOUT_S = 60.0
 
 _NOTES = "packed_notes"
 _STAMP = f"substr({{}}value, {STAMP_OFFSET + 1}, {STAMP_LENGTH})"
+_of_parents: list[list[sqlite3.Connection]] = []
 # A statement has one sub-select a key: below SQLite's limit of 2,000 result columns.
 _KEYS_PER_READ = 1_000
 
@@ -48,7 +49,7 @@ class PackedSqliteOnlineStore(PackedOnlineStore):
         # Connections that nobody is using. Each call takes one and puts it back, so there are as many as there were callers at
         # once, whatever number of threads comes and goes; append and pop need no lock.
         self._idle: list[sqlite3.Connection] = []
-        self._opened_for: tuple[str, int] | None = None
+        self._opened: tuple[int, ...] | None = None
 
     def write_rows(
         self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], values: Sequence[bytes]
@@ -163,17 +164,22 @@ class PackedSqliteOnlineStore(PackedOnlineStore):
 
     @contextmanager
     def _connected(self, config: RepoConfig, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        path, process = str(database_path(config)), os.getpid()
-        if self._opened_for != (path, process):
+        path = str(database_path(config))
+        file = _file_of(path)
+        if file is None and not create:  # SQLite would make an empty one
+            raise NotAppliedError(f"{path}: no online store here; run `pitwall apply` (or `feast apply`) first")
+        if file != self._opened:
             with self._lock:
-                # A connection must not be used on the other side of a fork: leave those of the parent alone.
+                if self._opened is not None and file is not None and self._opened[0] != file[0]:
+                    # A connection must not be used, nor closed, on the other side of a fork.
+                    _of_parents.append(self._idle)
                 self._idle = []
-                self._opened_for = (path, process)
+                self._opened = file
         idle = self._idle
         try:
             connection = idle.pop()
         except IndexError:
-            connection = _open(path, create=create)
+            connection = _open(path)
         try:
             yield connection
         except sqlite3.OperationalError as error:
@@ -211,9 +217,16 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def _open(path: str, *, create: bool) -> sqlite3.Connection:
-    if not create and not Path(path).exists():  # SQLite would make an empty one
-        raise NotAppliedError(f"{path}: no online store here; run `pitwall apply` (or `feast apply`) first")
+def _file_of(path: str) -> tuple[int, ...] | None:
+    """This process and the file behind a path: another one after a fork, or when the database was deleted and made again."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return os.getpid(), status.st_dev, status.st_ino
+
+
+def _open(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection

@@ -20,6 +20,7 @@ from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Stri
 from feature_repo.errors import NotAppliedError
 from feature_repo.stores.errors import UnsupportedStoreError
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts, newest_per_key, packed_store
+from feature_repo.stores.online_sqlite import PackedSqliteOnlineStore
 from feature_repo.stores.packed import Layout, entity_keys, pack, stamps, unpack
 
 OURS = "feature_repo.stores.online_sqlite.PackedSqliteOnlineStore"
@@ -256,6 +257,18 @@ def test_a_forked_process_opens_its_own_connections(store: FeatureStore) -> None
     assert online.newest_event(config, view) == 2
     online.disconnect()
     assert online.newest_event(config, view) == 2
+
+
+def test_a_database_that_was_made_again_is_seen(store: FeatureStore) -> None:
+    """A serving process that is open for long while somebody tears the store down and fills it again."""
+    online, config, view = parts(store)
+    online.write_rows(config, view, [b"a"], packed(view, [(1, 1)]))
+    other = PackedSqliteOnlineStore()
+    other.teardown(config, [view], [])
+    other.update(config, [], [view], [], [], partial=False)
+    again = packed(view, [(5, 5)])
+    other.write_rows(config, view, [b"a"], again)
+    assert online.read_rows(config, view, [b"a"]) == again
 
 
 def test_a_batch_keeps_the_newest_row_of_each_key() -> None:
