@@ -198,6 +198,12 @@ _FIRST_RACE = "1950-05-13T14:00:00"
 
 TIME_CASES = [
     _zoned("stored_in_another_zone", "The table's times carry a zone of their own; instants count.", zone="America/New_York"),
+    _zoned(
+        "stored_in_another_zone_after_pyspark",
+        "Importing pyspark.pandas sets PYARROW_IGNORE_TIMEZONE for the process; instants still count.",
+        zone="America/New_York",
+        after_pyspark=True,
+    ),
     _zoned("stored_naive", "Naive times in a table are UTC.", zone=None),
     _zoned("asked_in_another_zone", "Moments in another zone are the same instants.", moment_zone="Asia/Tokyo"),
     _zoned("asked_naive", "Naive moments are UTC.", moment_zone=None),

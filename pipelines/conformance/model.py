@@ -86,6 +86,7 @@ class Case:
         ordered: the answer must come in the order of the question.
         through_arrow: read the answer as an Arrow table, where integers beside nulls keep all their digits.
         process_zone: TZ of the process that asks.
+        after_pyspark: ask as a process that imported pyspark.pandas, which makes pyarrow forget zones on conversion.
         unflagged: what Feast answers by default, without the created cutoff, is worth showing too.
     """
 
@@ -102,6 +103,7 @@ class Case:
     ordered: bool = False
     through_arrow: bool = False
     process_zone: str = "UTC"
+    after_pyspark: bool = False
     unflagged: bool = False
 
     def derived(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from feature_repo.console import Report
 from pipelines.conformance.cases import BY_NAME, CASES
+from pipelines.conformance.offline import IGNORE_ZONES
 from pipelines.conformance.outcome import Outcome
 from pipelines.conformance.services import needed_server
 from pipelines.conformance.targets import Target, offline_target, online_target
@@ -128,7 +129,7 @@ class _Worker:
             stderr=subprocess.PIPE,
             text=True,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != IGNORE_ZONES},
                 "TZ": zone,
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                 "PYSPARK_PYTHON": sys.executable,
