@@ -36,6 +36,7 @@ class Group:
         number: number within the file.
         start: number of its first row within the source.
         n_rows: rows.
+        n_bytes: of all columns, as they are encoded in the file, before compression.
         bounds: smallest and largest value of columns that tell; times in microseconds.
     """
 
@@ -43,6 +44,7 @@ class Group:
     number: int
     start: int
     n_rows: int
+    n_bytes: int
     bounds: Bounds
 
     def may_hold(self, wanted: Bounds) -> bool:
@@ -86,8 +88,8 @@ class Layout:
             return 24
         try:
             return max(type_.bit_width // 8, 1)
-        except ValueError:
-            return 256
+        except ValueError:  # lists and the like: as if the whole row were this column, and the answer took as much again
+            return 64 + 2 * sum(group.n_bytes for group in self.groups) // max(self.n_rows, 1)
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Source:
                 bounds = {
                     name: _bounds(statistics[name], dataset.schema.field(name).type) for name in bounded if name in statistics
                 }
-                groups.append(Group(number, info.id, start, info.num_rows, constant | bounds))
+                groups.append(Group(number, info.id, start, info.num_rows, info.total_byte_size, constant | bounds))
                 start += info.num_rows
         self.check()
         return Layout(dataset.schema, tuple(groups), dataset)

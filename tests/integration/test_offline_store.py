@@ -514,6 +514,22 @@ def test_many_threads_share_one_index(home: Home, monkeypatch: pytest.MonkeyPatc
     assert len(built) == 1
 
 
+def test_long_lists_are_counted_for_what_they_are(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source whose lists do not fit the budget is read in batches, though its rows are few."""
+    stamps = pa.array([START] * 300, pa.timestamp("us", "UTC"))
+    vectors = np.random.default_rng(7).normal(size=(300, 512)).astype(np.float32)
+    drivers = [f"driver_{number}" for number in range(300)]
+    held = pa.array(list(vectors), pa.list_(pa.float32()))
+    table = pa.table({"driver_id": drivers, "pace": held, "event_timestamp": stamps, "created_timestamp": stamps})
+    store = home(table, fields={"pace": Array(Float32)}, config={"memory_budget_gib": 500_000 / (1 << 30)})
+    monkeypatch.delattr(offline_read, "_columns")  # what would read a whole column
+    pq.write_table(table, tmp_path / "form.parquet", row_group_size=50)
+    got = store.get_historical_features(
+        entity_df=asked(*[(driver, 1) for driver in drivers[::-1]]), features=["form:pace"]
+    ).to_df()
+    np.testing.assert_array_equal(np.stack(got["pace"].to_list()), vectors[::-1])
+
+
 def test_the_cache_keeps_to_its_limit(home: Home) -> None:
     offline_read.CACHE.clear()
     store = home(_season_rows(), config={"cache_gib": 0.0})
