@@ -61,6 +61,10 @@ class SparkSettingError(BadUsageError, ValueError):
     """`spark_conf` changes a Spark setting that results depend on."""
 
 
+class SparkJobError(PitwallError, RuntimeError):
+    """A worker of Spark failed; the message ends with what it said."""
+
+
 class SparkNotAvailableError(PitwallError, RuntimeError):
     """Engine spark is asked for, but PySpark or Java is missing or too old, or no session could be started."""
 

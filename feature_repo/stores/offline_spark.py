@@ -8,7 +8,7 @@ key with every question of the key, which is quadratic, and takes two keys for o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ _ORDER, _AT, _MOMENT, _STAMP, _FOUND, _QUESTION = (
     f"pitwall__{name}" for name in ("order", "at", "moment", "stamp", "found", "is_question")
 )
 _FAR_FUTURE_US = 2**62
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SparkAsOfOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -398,9 +399,8 @@ def _ttl_us(view: FeatureView) -> int:
 def _as_us(moment: datetime | None) -> int | None:
     if moment is None:
         return None
-    stamp = pd.Timestamp(moment)
-    stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-    return int(stamp.as_unit("us").value)
+    known = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return (known - _EPOCH) // timedelta(microseconds=1)
 
 
 def _as_time(moment_us: int | None) -> datetime | None:

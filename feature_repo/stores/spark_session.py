@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.errors import SparkNotAvailableError, SparkSettingError
+from feature_repo.errors import SparkJobError, SparkNotAvailableError, SparkSettingError
 from feature_repo.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,6 +100,24 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
 def session_of(settings: Settings) -> "SparkSession":
     """The Spark session that `settings` ask for (see `spark_session`)."""
     return spark_session(settings.spark_master, settings.spark_conf)
+
+
+@contextmanager
+def worker_errors(step: str) -> Iterator[None]:
+    """Say in one line what a worker said in a stack trace of two languages.
+
+    Raises:
+        SparkJobError: Spark failed inside this block.
+    """
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line]
+        # The last line of Python's stack trace is the error; what the JVM adds begins with "at".
+        said = next((line for line in reversed(lines) if not line.startswith(("at ", "..."))), type(error).__name__)
+        raise SparkJobError(f"{step} on Spark: a worker failed: {said}") from error
 
 
 def n_tasks(spark: "SparkSession") -> int:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.settings import Settings
-from feature_repo.stores.spark_session import n_tasks, session_of
+from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from ml.encoders.vision import EMBEDDING_DIM, EncoderIdentity, VisionEncoder
 from ml.traces.manifest import PictureRecord, to_line, to_record
 from ml.traces.store import ImageArtifactStore
@@ -50,15 +50,16 @@ def embed_on_workers(
     shas: list[str] = []
     rows: list[bytes] = []
     damaged: list[str] = []
-    for row in lines.repartition(n_parts).mapInPandas(work, _EMBEDDED).toLocalIterator(prefetchPartitions=True):
-        if row.embedding is None:
-            damaged.append(row.uri)
-        else:
-            shas.append(row.sha256)
-            rows.append(bytes(row.embedding))
-        if len(shas) + len(damaged) >= PART:
-            yield shas, _stacked(rows), damaged
-            shas, rows, damaged = [], [], []
+    with worker_errors("embed"):
+        for row in lines.repartition(n_parts).mapInPandas(work, _EMBEDDED).toLocalIterator(prefetchPartitions=True):
+            if row.embedding is None:
+                damaged.append(row.uri)
+            else:
+                shas.append(row.sha256)
+                rows.append(bytes(row.embedding))
+            if len(shas) + len(damaged) >= PART:
+                yield shas, _stacked(rows), damaged
+                shas, rows, damaged = [], [], []
     if shas or damaged:
         yield shas, _stacked(rows), damaged
 

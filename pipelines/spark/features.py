@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from feature_repo.settings import Settings
-from feature_repo.stores.spark_session import n_tasks, session_of
+from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from pipelines import schemas
 from pipelines.features import circuit_profile, constructor_form, driver_circuit, driver_form, grid
 from pipelines.features.build import COMPUTE, LAKE_TABLES, Frames
@@ -45,20 +45,20 @@ def compute_all(settings: Settings) -> Iterator[tuple[str, pd.DataFrame]]:
 
     Raises:
         SparkNotAvailableError: no Spark session can be had.
+        SparkJobError: a worker failed, for instance because a file of the lake is damaged.
     """
     spark = session_of(settings)
     of_races = _by_key(_rows_by_race(spark, settings.lake_dir), work_on_races).persist()
+    rated = _by_key(of_races.where(of_races["name"].isin("starter_facts", "team_facts")), work_on_all_races)
+    keyed = of_races.where(of_races["name"].isin(*KEYED)).unionByName(rated)
+    histories = _by_key(keyed, work_on_key).persist()
     try:
-        rated = _by_key(of_races.where(of_races["name"].isin("starter_facts", "team_facts")), work_on_all_races)
-        keyed = of_races.where(of_races["name"].isin(*KEYED)).unionByName(rated)
-        histories = _by_key(keyed, work_on_key).persist()
-        try:
-            for name in COMPUTE:
+        for name in COMPUTE:
+            with worker_errors("features"):
                 parts = collected(histories if name in HISTORIES else of_races, name)
-                yield name, whole(name, parts)
-        finally:
-            histories.unpersist()
+            yield name, whole(name, parts)
     finally:
+        histories.unpersist()
         of_races.unpersist()
 
 

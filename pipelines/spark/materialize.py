@@ -18,7 +18,7 @@ from feature_repo.settings import Settings
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.online_sqlite import PackedSqliteOnlineStore
 from feature_repo.stores.packed import KeyLayout, Layout, pack
-from feature_repo.stores.spark_session import n_tasks, session_of
+from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from pipelines.newest_rows import micros
 
 if TYPE_CHECKING:
@@ -64,18 +64,19 @@ def transfer(
     from feature_repo.stores import offline_spark  # PySpark is an extra
 
     spark = session_of(settings)
-    table = offline_spark.read_table(spark, view)
-    never_visible = table.unknown_since_when.count()
-    _refuse_duplicates(table, view)
-    newest = offline_spark.newest_rows(table, [field.name for field in view.features], low, high)
-    if _RACE in table.keys:  # whole races in one task, one after the other: a killed task leaves whole races
-        newest = newest.repartition(n_tasks(spark), _RACE).sortWithinPartitions(_RACE)
-    definition, times = view.to_proto().SerializeToString(), (table.event, table.created or table.event)
-    packed = newest.mapInArrow(partial(_pack, definition, times), _PACKED)
-    if isinstance(online, PackedSqliteOnlineStore):
-        counts = _write_here(packed, config, online, view, progress)
-    else:
-        counts = _write_there(packed, config, type(online), definition)
+    with worker_errors("materialize"):
+        table = offline_spark.read_table(spark, view)
+        never_visible = table.unknown_since_when.count()
+        _refuse_duplicates(table, view)
+        newest = offline_spark.newest_rows(table, [field.name for field in view.features], low, high)
+        if _RACE in table.keys:  # whole races in one task, one after the other: a killed task leaves whole races
+            newest = newest.repartition(n_tasks(spark), _RACE).sortWithinPartitions(_RACE)
+        definition, times = view.to_proto().SerializeToString(), (table.event, table.created or table.event)
+        packed = newest.mapInArrow(partial(_pack, definition, times), _PACKED)
+        if isinstance(online, PackedSqliteOnlineStore):
+            counts = _write_here(packed, config, online, view, progress)
+        else:
+            counts = _write_there(packed, config, type(online), definition)
     if progress is not None:
         n_rows = counts.written + counts.unchanged + counts.held_back
         progress(view.name, n_rows, n_rows)
@@ -119,6 +120,7 @@ def _write_here(
 def _write_there(
     packed: "DataFrame", config: RepoConfig, store: type[PackedOnlineStore], definition: bytes
 ) -> WriteCounts:  # fmt: skip
+    # A task that Spark repeats, or runs twice, writes rows that are there already: nothing changes.
     counts = packed.mapInArrow(partial(_write, definition, config, store), _COUNTS).collect()
     return sum((WriteCounts(row.written, row.unchanged, row.held_back) for row in counts), WriteCounts())
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.settings import Settings
-from feature_repo.stores.spark_session import n_tasks, session_of
+from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from ml.traces.axes import RaceAxes
 from ml.traces.batch import Drawing, RaceJob
 from ml.traces.batch import render_races as render_here
@@ -44,8 +44,9 @@ def render_races(settings: Settings, jobs: Sequence[RaceJob]) -> Iterator[tuple[
     spark = session_of(settings)
     rows: DataFrame = spark.createDataFrame(pa.Table.from_pylist([_row(*job) for job in enumerate(jobs)], schema=_JOB))
     drawn = rows.repartition(min(len(jobs), n_tasks(spark))).mapInPandas(_draw, _DRAWN)
-    for row in drawn.toLocalIterator(prefetchPartitions=True):
-        yield jobs[row.number], [bytes(png) for png in row.pictures]
+    with worker_errors("traces"):
+        for row in drawn.toLocalIterator(prefetchPartitions=True):
+            yield jobs[row.number], [bytes(png) for png in row.pictures]
 
 
 def _row(number: int, job: RaceJob) -> dict[str, object]:
