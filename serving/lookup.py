@@ -215,7 +215,7 @@ def log_served(
     if log is None:
         return
     log.append(
-        grid.frame(expired_at=withheld_at),
+        grid.columns(expired_at=withheld_at),
         entity_rows=grid.features.entity_rows,
         event_us=grid.features.event_us,
         moment=moment,
