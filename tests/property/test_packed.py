@@ -97,11 +97,11 @@ def tables(draw: st.DrawFn) -> pa.Table:
 def by_feast(table: pa.Table, name: str) -> list[Value]:
     """The column as Feast's writer would store it.
 
-    Feast takes empty texts and bytes for nulls if no row of the batch has anything else. That depends on the batch, so each batch
-    is given one more row that has.
+    Feast takes empty bytes for nulls if no row of the batch has anything else. That depends on the batch, so each batch is given
+    one more row that has.
     """
     column = table[name]
-    more = {"text": ["a"], "blob": [b"a"]}.get(name, [])
+    more = [b"a"] if name == "blob" else []
     values = pa.chunked_array([*column.chunks, pa.array(more, column.type)]).combine_chunks().to_numpy(zero_copy_only=False)
     return python_values_to_proto_values(values, LAYOUT.field(name).dtype.to_value_type())[: len(column)]
 
