@@ -161,7 +161,7 @@ def measured(part: str, engine: str, sizes: Sequence[int], limit_s: float) -> li
     """Figures of growing sizes, each in a process of its own, until the next would take longer than the limit."""
     rows: list[dict[str, Any]] = []
     for n_rows in sizes:
-        if rows and rows[-1]["seconds"] * n_rows / rows[-1]["rows"] > limit_s:
+        if rows and expected_s(rows, n_rows) > limit_s:
             break
         command = [sys.executable, str(Path(__file__).resolve()), "--one", part, engine, str(n_rows)]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TZ": "UTC"}, check=False)
@@ -169,6 +169,14 @@ def measured(part: str, engine: str, sizes: Sequence[int], limit_s: float) -> li
             raise RuntimeError(f"{part} {engine} {n_rows}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
     return rows
+
+
+def expected_s(rows: Sequence[dict[str, Any]], n_rows: int) -> float:
+    """Seconds that a call is expected to take; one figure alone says nothing of what its rows cost."""
+    if len(rows) == 1:
+        return float(rows[0]["seconds"])
+    fixed, per_row = line_of(rows)
+    return fixed + n_rows * per_row
 
 
 def line_of(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -200,7 +208,7 @@ def as_markdown(part: str, found: dict[str, list[dict[str, Any]]]) -> str:
     lines.append("")
     for engine, rows in found.items():
         fixed, per_row = line_of(rows)
-        cores = "" if engine == "embedded" else _on_workers(fixed, per_row)
+        cores = "" if engine == "embedded" or len(rows) < 3 else _on_workers(fixed, per_row)
         lines.append(f"{engine}: {fixed:.2f} s + {per_row * 1e6:.2f} µs a row{cores}  ")
     return "\n".join(lines) + "\n"
 
