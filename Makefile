@@ -5,7 +5,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export PITWALL_HOME ?= $(CURDIR)/data
-export TZ := UTC
 
 .PHONY: help venv demo serve test test-fast lint fmt bench clean
 

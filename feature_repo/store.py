@@ -202,7 +202,7 @@ def _open(settings: Settings) -> FeatureStore:
 
 
 def _write_yaml(settings: Settings) -> None:
-    header = "# Written by `pitwall apply`, for any Feast client (`feast -c <this folder> ...`, with TZ=UTC). Do not edit.\n"
+    header = "# Written by `pitwall apply`, for any Feast client (`feast -c <this folder> ...`). Do not edit.\n"
     text = header + yaml.safe_dump(_config(settings), sort_keys=False)
     target = settings.home / "feature_store.yaml"
     if not target.exists() or target.read_text(encoding="utf-8") != text:

@@ -13,7 +13,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-os.environ.setdefault("TZ", "UTC")  # Feast's SQLite store keeps times as local ones
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 # Waiting threads sleep: on cores shared with other work, spinning ones make teaching several times slower.
