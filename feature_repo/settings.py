@@ -39,6 +39,16 @@ class Settings(BaseSettings):
         default=None, description="Bearer token of `pitwall serve` for promote and rollback; without one both are refused."
     )
     serve_slots: int = Field(default=1, ge=1, le=64, description="Answers computed at once by a serving process.")
+    model_poll_s: float = Field(
+        default=5.0, gt=0, le=3600, description="How often a serving process looks for a new champion, s."
+    )
+    challenger_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of races that the challenger answers about, always the same ones."
+    )
+    challenger_shadow: bool = Field(
+        default=False, description="The challenger is asked too, but only logged: the champion answers about every race."
+    )
+    body_limit_kib: int = Field(default=1024, ge=1, description="Largest body of a request, KiB.")
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
     online_url: str | None = Field(

@@ -65,3 +65,23 @@ class DatasetCacheError(PitwallError, ValueError):
 
 class EncoderWeightsError(PitwallError, RuntimeError):
     """The encoder weights asked for cannot be had: not reachable, not readable, or not those of a ResNet-18."""
+
+
+class RegistryBusyError(PitwallError, TimeoutError):
+    """Another process held the registry lock for too long."""
+
+
+class StaleChampionError(PitwallError, RuntimeError):
+    """The champion changed after the decision was made; nothing was moved."""
+
+
+class NothingToRollBackError(PitwallError, RuntimeError):
+    """There is no promotion left to undo."""
+
+
+class UnknownModelVersionError(PitwallError, LookupError):
+    """The registry has no such model version, or it carries no gate record."""
+
+
+class NotPromotableError(PitwallError, RuntimeError):
+    """A version was asked to become champion that the gate's stored verdict does not allow to."""

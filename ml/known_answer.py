@@ -26,6 +26,17 @@ def ask(model: str) -> KnownAnswer:
         predict, served, folder = _load(model)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong while loading is the finding
         return KnownAnswer(loaded=False, answered=False, largest_difference=float("nan"), detail=_short(error))
+    return ask_loaded(predict, served, folder)
+
+
+def ask_loaded(predict: Predict, served: ServedModel, folder: Path) -> KnownAnswer:
+    """Ask a loaded model the question stored in its folder.
+
+    Args:
+        predict: from inputs by name to (cars, 20).
+        served: the model; says whether it looks at pictures.
+        folder: its model folder.
+    """
     try:
         tabular, images, expected = read_question(folder / QUESTION)
         answer = np.asarray(predict({"image": images, "tabular": tabular} if served.uses_pictures else {"tabular": tabular}))

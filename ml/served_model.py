@@ -124,7 +124,7 @@ def tabular_array(features: Mapping[str, Any] | pd.DataFrame, specs: Sequence[Fe
         if spec.categories is not None:
             codes = {value: float(code) for code, value in enumerate(spec.categories)}
             tabular[:, column] = [codes.get(value, math.nan) for value in values]
-        elif values.dtype == np.float64:
+        elif values.dtype.kind in "fiu":
             tabular[:, column] = values
         else:
             numbers = pd.to_numeric(pd.Series(values), errors="raise")

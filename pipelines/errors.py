@@ -51,22 +51,6 @@ class SeasonsError(BadUsageError, ValueError):
     """A text that should name seasons, such as `2018-2024` or `2018,2020-2022`, does not."""
 
 
-class RegistryBusyError(PitwallError, TimeoutError):
-    """Another process held the registry lock for too long."""
-
-
-class StaleChampionError(PitwallError, RuntimeError):
-    """The champion changed after the decision was made; nothing was moved."""
-
-
-class NothingToRollBackError(PitwallError, RuntimeError):
-    """There is no promotion left to undo."""
-
-
-class UnknownModelVersionError(PitwallError, LookupError):
-    """The registry has no such model version, or it carries no gate record."""
-
-
 class SimulationRequestError(BadUsageError, ValueError):
     """A simulation was asked for that the simulator cannot make: too many seasons or races, or a negative seed."""
 

@@ -9,20 +9,18 @@ import json
 import logging
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow.entities.model_registry import ModelVersion
 
 from feature_repo.files import read_json, sha256_json, write_json
 from feature_repo.settings import Settings
 from ml.evidence import EarlierTry, Evidence, GateInputs, KnownAnswer, SkewEvidence
 from ml.gate import Decision, decide_from, replay
+from ml.registry import MODEL_TAG, RECORD, ROLE_TAG, VERDICT_TAG
 from ml.served_model import DESCRIPTION, QUESTION, read_question
 from pipelines.candidates import BASELINE, CANDIDATE, GRID_ORDER, ORDER_AT_MOMENT
 from pipelines.errors import GateRecordError, ModelNotAskedError, NotTrainedError
@@ -42,12 +40,12 @@ from pipelines.registry import (
     move_champion,
     open_registry,
     registry_lock,
+    stored_record,
 )
 from pipelines.skew_report import skew_evidence
 
-_RECIPE, _ROLE, _VERDICT, _INPUTS_SHA = "pitwall.recipe", "pitwall.role", "gate.verdict", "gate.inputs_sha256"
+_RECIPE, _INPUTS_SHA = "pitwall.recipe", "gate.inputs_sha256"
 _TRIES = "gate_tries"
-_RECORD = "gate_record.json"
 _LOAD_SECONDS = 300.0
 
 logger = logging.getLogger(__name__)
@@ -162,17 +160,6 @@ def replay_decision(settings: Settings, version: str) -> tuple[Decision, Decisio
     return _decision(stored), again
 
 
-def stored_record(client: mlflow.MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
-    """The gate record stored with a version (`inputs` and `decision`), or None if it was never decided."""
-    if _VERDICT not in version.tags:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=version.run_id, artifact_path=f"gate/{_RECORD}", dst_path=folder, tracking_uri=client.tracking_uri
-        )
-        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-
-
 def _evidence_for_gate(settings: Settings, test_seasons: Sequence[int] | None = None) -> dict[str, Evidence]:
     """Evidence of the evaluation, if it was made of what was trained: same data, configuration, code, seed and encoder."""
     folder = reports_folder(settings, test_seasons)
@@ -206,7 +193,7 @@ def _register(settings: Settings, client: mlflow.MlflowClient, name: str, eviden
     """The version of a trained model, logged if it is not there yet."""
     recipe = _recipe(settings, name, evidence)
     for found in client.search_model_versions(f"name = '{MODEL_NAME}'"):
-        if found.tags.get(_RECIPE) == recipe and found.tags.get(_ROLE) == role:
+        if found.tags.get(_RECIPE) == recipe and found.tags.get(ROLE_TAG) == role:
             return str(found.version)
     folder = settings.models_dir / name
     description = read_json(folder / DESCRIPTION)
@@ -231,7 +218,7 @@ def _register(settings: Settings, client: mlflow.MlflowClient, name: str, eviden
         },
         metrics={metric: value for metric, value in evidence.metrics.items() if np.isfinite(value)},
         # The verdict's tags are set with the verdict.
-        tags={_ROLE: role, "pitwall.model": name, _RECIPE: recipe},
+        tags={ROLE_TAG: role, MODEL_TAG: name, _RECIPE: recipe},
         reports=[settings.reports_dir / "evaluation.json", settings.reports_dir / "evaluation.png"],
     )
 
@@ -313,11 +300,11 @@ def _ask_in_fresh_process(settings: Settings, version: str | None) -> KnownAnswe
 def _store_record(settings: Settings, client: mlflow.MlflowClient, version: str, inputs: GateInputs, decision: Decision) -> None:
     """Store inputs and verdict with the version; the verdict's tag comes last, because it says that the record is there."""
     record = {"inputs": inputs.to_dict(), "decision": decision.to_dict()}
-    local = settings.reports_dir / "decisions" / f"{version}" / _RECORD
+    local = settings.reports_dir / "decisions" / f"{version}" / RECORD
     write_json(local, record)
     client.log_artifact(get_version(client, version).run_id, str(local), artifact_path="gate")
     _count_try(client, inputs.candidate)
-    tags = {_INPUTS_SHA: decision.inputs_sha256, _VERDICT: "promote" if decision.promote else "refuse"}
+    tags = {_INPUTS_SHA: decision.inputs_sha256, VERDICT_TAG: "promote" if decision.promote else "refuse"}
     for name, value in tags.items():
         client.set_model_version_tag(MODEL_NAME, version, name, value)
 

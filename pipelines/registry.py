@@ -1,95 +1,52 @@
-"""The MLflow model registry: opening it once, logging versions, and moving the champion alias by compare-and-set.
+"""Logging trained models as versions of the MLflow registry; everything else about the registry is in `ml.registry`."""
 
-MLflow's own alias call is last-writer-wins. Every move here happens under one lock, after checking that the champion is still the
-one the decision was made against, and is written to the champion history, so that a rollback knows where to go back to.
-"""
-
-import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-from filelock import FileLock, Timeout
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException, RestException
 
-from feature_repo.settings import Settings
-from pipelines.errors import NothingToRollBackError, RegistryBusyError, StaleChampionError, UnknownModelVersionError
+from ml.registry import (
+    BASELINE,
+    CHALLENGER,
+    CHAMPION,
+    MODEL_NAME,
+    ChampionMove,
+    alias_version,
+    champion_history,
+    effective_history,
+    get_version,
+    move_champion,
+    open_registry,
+    registry_lock,
+    rollback,
+    standing_promotions,
+    stored_record,
+)
 
-MODEL_NAME = "finish_position"
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-BASELINE = "baseline"
-_HISTORY_TAG = "champion_history"
-_LOCK_SECONDS = 120.0
+__all__ = [
+    "BASELINE",
+    "CHALLENGER",
+    "CHAMPION",
+    "MODEL_NAME",
+    "ChampionMove",
+    "alias_version",
+    "champion_history",
+    "effective_history",
+    "experiment_id",
+    "get_version",
+    "log_version",
+    "move_champion",
+    "open_registry",
+    "registry_lock",
+    "rollback",
+    "standing_promotions",
+    "stored_record",
+]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ChampionMove:
-    """One entry of the champion history.
-
-    Attributes:
-        version: the version that became champion; None when a rollback left none.
-        previous: the version it replaced; None for the first.
-        reason: `promote` or `rollback`.
-        at: UTC instant, ISO 8601.
-    """
-
-    version: str | None
-    previous: str | None
-    reason: str
-    at: str
-
-    def to_json(self) -> dict[str, str | None]:
-        """The entry as JSON."""
-        return {"version": self.version, "previous": self.previous, "reason": self.reason, "at": self.at}
-
-
-@contextmanager
-def registry_lock(settings: Settings) -> Iterator[None]:
-    """Hold the one lock under which the champion moves (re-entrant within a process only through one holder).
-
-    Raises:
-        RegistryBusyError: another process held it for two minutes.
-    """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(settings.home / "registry.lock", timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as exc:
-        raise RegistryBusyError(
-            f"{settings.home / 'registry.lock'}: held by another process for {_LOCK_SECONDS:.0f} s; "
-            "wait for its promotion to end, then run the command again"
-        ) from exc
-
-
-def open_registry(settings: Settings) -> mlflow.MlflowClient:
-    """A client of this home's registry, with database, experiment and registered model made on first use.
-
-    Initialising is done under a lock: two processes creating one MLflow SQLite database at once break it.
-    """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.home / "mlflow-init.lock", timeout=_LOCK_SECONDS):
-        mlflow.set_tracking_uri(settings.mlflow_uri)
-        mlflow.set_registry_uri(settings.mlflow_uri)
-        # Already the client's constructor creates and migrates the database.
-        client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
-        if client.get_experiment_by_name(MODEL_NAME) is None:
-            local = settings.mlflow_tracking_uri is None
-            client.create_experiment(MODEL_NAME, artifact_location=settings.mlflow_artifacts.as_uri() if local else None)
-        try:
-            client.get_registered_model(MODEL_NAME)
-        except (MlflowException, RestException):
-            client.create_registered_model(MODEL_NAME, description="Who finishes where, at a moment of the race.")
-    return client
 
 
 def experiment_id(client: mlflow.MlflowClient) -> str:
@@ -150,88 +107,3 @@ def log_version(
     version = str(created.version)
     logger.info("model_version_logged version=%s run=%s", version, run_name)
     return version
-
-
-def get_version(client: mlflow.MlflowClient, version: str) -> ModelVersion:
-    """The model version.
-
-    Raises:
-        UnknownModelVersionError: the registry has no such version; says which there are.
-    """
-    known = {str(found.version): found for found in client.search_model_versions(f"name = '{MODEL_NAME}'")}
-    if version not in known:
-        listed = ", ".join(sorted(known, key=int)) or "none"
-        raise UnknownModelVersionError(f"model version: got {version!r}, expected one of {MODEL_NAME}: {listed}")
-    return known[version]
-
-
-def alias_version(client: mlflow.MlflowClient, alias: str) -> str | None:
-    """The version an alias points to, or None."""
-    aliases = client.get_registered_model(MODEL_NAME).aliases
-    return str(aliases[alias]) if alias in aliases else None
-
-
-def champion_history(client: mlflow.MlflowClient) -> list[ChampionMove]:
-    """Every recorded move of the champion alias, oldest first."""
-    tags = client.get_registered_model(MODEL_NAME).tags
-    return [ChampionMove(**entry) for entry in json.loads(tags.get(_HISTORY_TAG, "[]"))]
-
-
-def move_champion(client: mlflow.MlflowClient, *, expected: str | None, new: str | None, reason: str) -> ChampionMove:
-    """Point the champion alias at `new` if it still points at `expected`. Call under `registry_lock`.
-
-    The history is written first and the alias last: killed in between, the alias still names the old champion, and the entry
-    without effect is dropped by the next move.
-
-    Raises:
-        StaleChampionError: the alias points elsewhere than `expected`; nothing was changed.
-    """
-    current = alias_version(client, CHAMPION)
-    if current != expected:
-        raise StaleChampionError(
-            f"champion of {MODEL_NAME}: the decision was made against version {expected}, now it is {current}; decide again"
-        )
-    move = ChampionMove(version=new, previous=current, reason=reason, at=datetime.now(UTC).isoformat(timespec="seconds"))
-    history = effective_history(champion_history(client), current)
-    client.set_registered_model_tag(MODEL_NAME, _HISTORY_TAG, json.dumps([entry.to_json() for entry in [*history, move]]))
-    if new is None:
-        client.delete_registered_model_alias(MODEL_NAME, CHAMPION)
-    else:
-        client.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
-    logger.info("champion_moved previous=%s new=%s reason=%s", current, new, reason)
-    return move
-
-
-def effective_history(history: list[ChampionMove], current: str | None) -> list[ChampionMove]:
-    """The history without a last entry that never took effect (the process died before the alias moved)."""
-    if history and history[-1].version != current:
-        return history[:-1]
-    return history
-
-
-def rollback(settings: Settings, client: mlflow.MlflowClient) -> ChampionMove:
-    """Give the champion alias back to the version it replaced; the move is recorded like any other.
-
-    Rolling back twice goes two promotions back, not to and fro. Rolling back the first promotion leaves no champion; the
-    tabular baseline then answers.
-
-    Raises:
-        NothingToRollBackError: nothing was ever promoted, or everything is rolled back already.
-    """
-    with registry_lock(settings):
-        current = alias_version(client, CHAMPION)
-        standing = standing_promotions(effective_history(champion_history(client), current))
-        if current is None or not standing:
-            raise NothingToRollBackError(f"{MODEL_NAME}: there is no champion to roll back; nothing was changed")
-        return move_champion(client, expected=current, new=standing[-1].previous, reason="rollback")
-
-
-def standing_promotions(history: list[ChampionMove]) -> list[ChampionMove]:
-    """The promotions not yet undone, oldest first: each rollback takes the newest one away."""
-    standing: list[ChampionMove] = []
-    for move in history:
-        if move.reason == "rollback":
-            standing = standing[:-1]
-        else:
-            standing.append(move)
-    return standing

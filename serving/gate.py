@@ -1,6 +1,6 @@
 """A fair gate before work that needs the interpreter: few at once, first come, first served.
 
-Thirty-two threads that all compute at once hand Python's interpreter lock round in turns of 5 ms: the median answer stays quick and
+Thirty-two threads that all compute at once hand Python's interpreter lock round in turns of 5 ms: the median stays quick and
 the slowest waits for a quarter of a second. Behind a gate each answer is made in one go, and nobody is overtaken.
 """
 

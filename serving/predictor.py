@@ -4,9 +4,12 @@ Nothing here knows HTTP. A `Predictor` holds one open Feast store and one loaded
 any race by point-in-time retrieval, `predict_live` about the newest state in the online store.
 """
 
+import copy
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -19,20 +22,22 @@ from numpy.typing import NDArray
 from feature_repo.errors import MissingInputError
 from feature_repo.feature_log import FeatureLog
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, entity_frame, load_moments, newest_known, refuse_future, resolve_moment
-from feature_repo.store import get_service, historical, open_store, views_of
+from feature_repo.spine import Moment, refuse_future
+from feature_repo.store import get_service, open_store, views_of
 from ml.assignment import assign_positions
+from ml.registry import BASELINE, CHAMPION, MODEL_NAME
 from ml.rows import EMBEDDING_DIM, N_POSITIONS
 from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
 from serving.live_pictures import KEEP, Drawing, PictureEmbeddings, drawings
 from serving.lookup import GridLookup, log_served, lookup_grid
-from serving.races import driver_names, race_of, result_known
+from serving.online_lookup import lookup_rows
+from serving.past_lookup import lookup_past
+from serving.races import cars_at, driver_names, moment_point, newest_row_known, race_of, result_known
 
-MODEL_NAME = "finish_position"
-CHAMPION, BASELINE = "champion", "baseline"
 TRACE_SERVICE = "speed_trace_v1"
+STALE_VALUES, MISSING_VALUES, NO_PICTURES = "stale_values", "missing_values", "no_pictures"
 Columns = Mapping[str, NDArray[Any]]
 """Name -> (cars,) values: features of the cars of one race, and `driver_id`."""
 
@@ -82,6 +87,21 @@ class DriverPrediction:
     probabilities: list[float]
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the model looked at, for the log of predictions.
+
+    Attributes:
+        driver_ids: the cars, in the order of the rows.
+        tabular: (cars, F) float32 model input.
+        drawings: (cars) what each car's picture shows; None for a car without one, or a tabular model.
+    """
+
+    driver_ids: tuple[str, ...]
+    tabular: NDArray[np.float32]
+    drawings: tuple[Drawing | None, ...]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A finishing order at one moment of a race.
@@ -98,6 +118,11 @@ class Prediction:
         notes: what a reader must know to judge the answer.
         missing: `features` (feature -> drivers without a value), `pictures` (drivers without a trace).
         drivers: in the order of the assigned places.
+        stale: feature -> drivers whose value was older than its view allows (but not expired), and used all the same.
+        fallbacks: what was done instead of what was wanted: `stale_values`, `missing_values` (the model's rule for missing ones),
+            `no_pictures` (they could not be made).
+        stages: seconds spent on `features`, `pictures` and `model`.
+        seen: what the model looked at.
     """
 
     race_id: str
@@ -109,6 +134,10 @@ class Prediction:
     notes: list[str]
     missing: dict[str, Any]
     drivers: list[DriverPrediction]
+    stale: dict[str, list[str]] = field(default_factory=dict)
+    fallbacks: list[str] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict, compare=False)
+    seen: Seen | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The prediction as JSON."""
@@ -124,6 +153,23 @@ class Prediction:
         }
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is asked with.
+
+    Attributes:
+        features: columns of its service, and `driver_id`.
+        traces: likewise of `speed_trace_v1`; None for a tabular model.
+        stale: feature -> drivers whose value is old, but not expired.
+        seconds: it took to look them up.
+    """
+
+    features: Columns
+    traces: Columns | None
+    stale: dict[str, list[str]]
+    seconds: float
+
+
 class Predictor:
     """One store and one model, opened once and asked many times.
 
@@ -132,7 +178,9 @@ class Predictor:
         store: its open Feast store.
         served: the loaded model.
         model: said with every answer.
+        folder: of the model, with its stored question.
         keep_pictures: how many pictures' embeddings are kept; 0 draws and embeds every picture every time.
+        without_pictures: answer as for cars without a picture where pictures cannot be made, and say so, instead of failing.
     """
 
     def __init__(
@@ -142,12 +190,16 @@ class Predictor:
         served: ServedModel,
         model: ModelInUse,
         *,
+        folder: Path | None = None,
         keep_pictures: int = KEEP,
+        without_pictures: bool = False,
     ) -> None:
         self.settings = settings
         self.store = store
         self.served = served
         self.model = model
+        self.folder = folder
+        self._without_pictures = without_pictures
         self._renderer = TraceRenderer()
         self._embeddings = PictureEmbeddings(self._renderer, keep=keep_pictures)
         views = views_of(store, get_service(store, served.origin.feature_service))
@@ -181,13 +233,41 @@ class Predictor:
         if version is not None and version != str(aliases[role]):
             role, note = f"version {version}", f"this is version {version} as asked, not the {role} (version {aliases[role]})"
         version = version or str(aliases[role])
+        return cls.load(settings, store, client, version=version, role=role, note=note)
+
+    @classmethod
+    def load(
+        cls,
+        settings: Settings,
+        store: FeatureStore,
+        client: mlflow.MlflowClient,
+        *,
+        version: str,
+        role: str,
+        note: str = "",
+        without_pictures: bool = False,
+    ) -> "Predictor":
+        """Load one version of the registry.
+
+        Args:
+            settings: which home.
+            store: its open store.
+            client: of its registry.
+            version: which.
+            role: said with every answer.
+            note: likewise.
+            without_pictures: see `Predictor`.
+        Raises:
+            NoModelError: there is no such version.
+        """
         try:
             registered = client.get_model_version(MODEL_NAME, version).creation_timestamp
         except MlflowException as error:
             raise NoModelError(
                 f"{MODEL_NAME}: there is no version {version!r}; `pitwall status` lists those there are"
             ) from error
-        served = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model().served
+        loaded = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model()
+        served = loaded.served
         model = ModelInUse(
             name=served.name,
             version=version,
@@ -198,7 +278,19 @@ class Predictor:
             registered_at=pd.Timestamp(registered, unit="ms", tz="UTC").isoformat(),
         )
         logger.info("model_loaded name=%s version=%s role=%s", model.name, version, role)
-        return cls(settings, store, served, model)
+        return cls(settings, store, served, model, folder=loaded.model_dir, without_pictures=without_pictures)
+
+    def in_role(self, role: str, note: str) -> "Predictor":
+        """The same model, sharing everything, that says another role and note with its answers."""
+        other = copy.copy(self)
+        other.model = replace(self.model, role=role, note=note)
+        return other
+
+    def close(self) -> None:
+        """Write what the feature logs have buffered; the predictor logs nothing after that."""
+        for log in self._logs:
+            if log is not None:
+                log.close()
 
     def predict(self, race_id: str, moment: Moment | None = None) -> Prediction:
         """The finishing order as it could be foretold at a moment of the race; later rows change nothing.
@@ -210,39 +302,55 @@ class Predictor:
             UnknownEntityError, InvalidMomentError: no such race or lap.
             NotKnownYetError, FutureMomentError: an instant at which nothing was known of the race yet, or that lies ahead.
         """
+        began = time.perf_counter()
         asked = moment or Moment.parse(self.settings.moment)
-        spine = entity_frame(self.settings, asked, [race_id])
-        point = resolve_moment(load_moments(self.settings), race_id, asked)
+        point = moment_point(self.settings, race_id, asked)
+        cars = cars_at(self.settings, race_id, point.as_of)
         if asked.instant is not None:
-            refuse_future(asked.instant, newest=newest_known(self.settings))
-        features = _columns(historical(self.store, self.served.origin.feature_service, spine))
-        traces = _columns(historical(self.store, TRACE_SERVICE, spine)) if self.served.uses_pictures else None
+            refuse_future(asked.instant, newest=newest_row_known(self.settings))
+        moments_us = np.full(len(cars["driver_id"]), point.as_of.value // 1000, dtype=np.int64)
+        found = lookup_past(self.store, self.served.origin.feature_service, cars, moments_us)
+        drivers = {"driver_id": np.array(cars["driver_id"], dtype=object)}
+        traces = None
+        if self.served.uses_pictures:
+            traces = drivers | lookup_past(self.store, TRACE_SERVICE, cars, moments_us).arrays()
         described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
-        return self._answer(race_id, features, traces, described, "offline", point.as_of)
+        stale = _names_by_driver(found.is_old() & ~found.expired, found.view_of, drivers)
+        inputs = Inputs(drivers | found.arrays(), traces, stale, time.perf_counter() - began)
+        return self._answer(race_id, inputs, described, "offline", point.as_of)
 
-    def predict_live(self, race_id: str) -> Prediction:
+    def predict_live(self, race_id: str, *, at: pd.Timestamp | None = None) -> Prediction:
         """The finishing order from what the online store holds now.
 
+        Args:
+            race_id: the race.
+            at: the instant at which the store stands (a replay's clock): who takes part, names and ages are those of then.
+                Default: the newest event of the race that the store holds, and who is known to take part now.
         Raises:
             UnknownEntityError: no such race.
-            RaceOverError: the store already knows what came after the race.
+            RaceOverError: the store already knows what came after the race, or after `at`.
             MissingInputError: nothing about the race was materialized.
         """
-        drivers = list(driver_names(self.settings, race_id))
-        grid = lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=self.served.origin.feature_service)
-        now = self._instant_of_race(race_id, grid)
+        began = time.perf_counter()
+        grid = self._grid(race_id, self.served.origin.feature_service, at)
+        now = self._instant_of_race(race_id, grid, at)
         # What had expired by the moment of the answer is missing, as it was in training.
         features, traces = grid.columns(expired_at=now), None
+        allowed_s = np.array([[view.ttl_s, view.fresh_for_s] for view in grid.features.plan.views])
+        ages_s = grid.features.ages_s(now)
+        old = (ages_s > allowed_s[:, 1]) & ~(ages_s > allowed_s[:, 0])
         grids = [grid]
         if self.served.uses_pictures:
-            grids.append(lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=TRACE_SERVICE))
+            grids.append(self._grid(race_id, TRACE_SERVICE, at))
             traces = grids[1].columns(expired_at=now)
         described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
         notes = [
             f"{view}: holds rows that became known after {now.isoformat()}; the answer knows these corrections"
             for view in dict.fromkeys(name for one in grids for name in one.corrected_after(now))
         ]
-        said = self._answer(race_id, features, traces, described, "online", notes=notes)
+        stale = _names_by_driver(old, grid.features.plan.view_of, features)
+        inputs = Inputs(features, traces, stale, time.perf_counter() - began)
+        said = self._answer(race_id, inputs, described, "online", at, notes)
         for log, one in zip(self._logs, grids, strict=True):
             log_served(log, one, moment=now, withheld_at=now, model_version=self.model.version)
         return said
@@ -277,11 +385,24 @@ class Predictor:
             notes.append("the result of this race was published by then, and the features know it")
         return notes
 
-    def _instant_of_race(self, race_id: str, grid: GridLookup) -> pd.Timestamp:
-        """The newest event of the race itself; nothing online may be newer, or the answer would know what came after."""
-        now, newest = grid.newest(self._race_views), grid.newest()
+    def _grid(self, race_id: str, service: str, at: pd.Timestamp | None) -> GridLookup:
+        """What the online store holds about the cars of a race: those known to take part at an instant, or now."""
+        if at is None:
+            return lookup_grid(self.store, race_id=race_id, driver_ids=list(driver_names(self.settings, race_id)), service=service)
+        cars = cars_at(self.settings, race_id, at)
+        rows = [dict(zip(cars, car, strict=True)) for car in zip(*cars.values(), strict=True)]
+        return GridLookup(race_id, cars["driver_id"], lookup_rows(self.store, service, rows))
+
+    def _instant_of_race(self, race_id: str, grid: GridLookup, at: pd.Timestamp | None) -> pd.Timestamp:
+        """The newest event of the race itself, or the instant given; nothing online may be newer, or the answer would know what
+        came after.
+        """
+        newest = grid.newest()
+        now = grid.newest(self._race_views) if at is None or newest is None else at
         if now is None or newest is None:
             raise MissingInputError(f"{race_id}: nothing about this race is online; run `pitwall materialize` first")
+        if newest > now and at is not None:
+            raise RaceOverError(f"{race_id}: the online store holds rows of {newest}, after {at}; expected none later")
         if newest > now:
             raise RaceOverError(
                 f"{race_id}: the online store holds rows of {newest}, after this race's last row of {now}, so its result is "
@@ -310,20 +431,20 @@ class Predictor:
     def _answer(
         self,
         race_id: str,
-        features: Columns,
-        traces: Columns | None,
+        inputs: Inputs,
         moment: dict[str, Any],
         source: str,
         as_of: pd.Timestamp | None = None,
         notes: Sequence[str] = (),
     ) -> Prediction:
+        features = inputs.features
         tabular = tabular_array(features, self.served.specs)
         drivers = [str(driver_id) for driver_id in features["driver_id"]]
-        embedding = np.zeros((len(drivers), EMBEDDING_DIM), dtype=np.float32)
-        has_picture = np.zeros(len(drivers), dtype=bool)
-        if traces is not None:
-            embedding, has_picture = self._embeddings.embed(self._drawings(race_id, traces, as_of), self.served.encoder())
+        began = time.perf_counter()
+        embedding, has_picture, drawn = self._embedded(race_id, inputs.traces, as_of, len(drivers))
+        drawn_at = time.perf_counter()
         probabilities = self.served.predict_embedded(tabular, embedding, has_picture)
+        asked_at = time.perf_counter()
         places = assign_positions(probabilities, np.zeros(len(drivers), dtype=np.int64))
         unknown = np.isnan(tabular)
         missing = {
@@ -335,6 +456,9 @@ class Predictor:
             if self.served.uses_pictures
             else [],
         }
+        used = {spec.name for spec in self.served.specs}
+        stale = {name: cars for name, cars in inputs.stale.items() if name in used}
+        fallbacks = [STALE_VALUES] * bool(stale) + [MISSING_VALUES] * bool(missing["features"]) + [NO_PICTURES] * (drawn is None)
         order = np.argsort(places, kind="stable")
         return Prediction(
             race_id=race_id,
@@ -346,11 +470,33 @@ class Predictor:
             notes=[*self._notes(race_id, moment, as_of), *notes],
             missing=missing,
             drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
+            stale=stale,
+            fallbacks=fallbacks,
+            stages={"features": inputs.seconds, "pictures": drawn_at - began, "model": asked_at - drawn_at},
+            seen=Seen(tuple(drivers), tabular, drawn or (None,) * len(drivers)),
         )
 
+    def _embedded(
+        self, race_id: str, traces: Columns | None, as_of: pd.Timestamp | None, n_cars: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[Drawing | None, ...] | None]:
+        """Embeddings, which cars have one, and what the pictures show: None if they could not be made and had to be left out."""
+        embedding, has_picture = np.zeros((n_cars, EMBEDDING_DIM), dtype=np.float32), np.zeros(n_cars, dtype=bool)
+        if traces is None:
+            return embedding, has_picture, (None,) * n_cars
+        try:
+            drawn = self._drawings(race_id, traces, as_of)
+            return *self._embeddings.embed(drawn, self.served.encoder()), drawn
+        except Exception:
+            if not self._without_pictures:
+                raise
+            logger.exception("pictures_left_out race=%s model=%s", race_id, self.model.version)
+            return embedding, has_picture, None
 
-def _columns(frame: pd.DataFrame) -> Columns:
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+def _names_by_driver(marked: NDArray[np.bool_], view_of: Mapping[str, int], cars: Columns) -> dict[str, list[str]]:
+    """Feature -> drivers whose view is marked; features without any are left out."""
+    drivers = [[str(cars["driver_id"][row]) for row in np.flatnonzero(marked[:, view])] for view in range(marked.shape[1])]
+    return {name: drivers[view] for name, view in view_of.items() if drivers[view]}
 
 
 def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) -> DriverPrediction:

@@ -2,18 +2,27 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
 from fastapi import Request
+from prometheus_client.core import GaugeMetricFamily
 
+from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment
+from feature_repo.spine import Moment, unknown
 from feature_repo.store import open_store
+from feature_repo.stores.online import packed_store
+from ml.errors import ModelContractError
 from serving.gate import FairGate
+from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelManager
 from serving.predictor import Prediction
+
+BASELINE_ANSWERED = "baseline"
+FRESHNESS_FOR_S = 15.0
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +34,8 @@ class Answer:
     Attributes:
         prediction: what the model says; only of the drivers asked about.
         model: that answered.
-        fallbacks: what was done instead of what was wanted, in order; empty when nothing was.
+        fallbacks: what was done instead of what was wanted, in order: `stale_values`, `missing_values`, `no_pictures`, `baseline`
+            (the model failed, the tabular baseline answered); empty when nothing was.
         stale: feature -> drivers whose value was older than its view allows, and used all the same.
         latency_ms: from the call to the answer, waiting included.
     """
@@ -57,7 +67,14 @@ class ServingState:
         self.settings = settings
         self.store = open_store(settings)
         self.gate = FairGate(settings.serve_slots)
+        self.metrics = Metrics()
+        self.started_at = time.time()
         self.models = ModelManager(settings, self.store)
+        self.on_answer: list[Callable[[Answer], None]] = []
+        """Called with every answer after it is made; what they raise is logged and goes no further."""
+        self.on_close: list[Callable[[], None]] = []
+        """Called when the service ends, before the models are closed."""
+        self._freshness: tuple[float, dict[str, float]] = (float("-inf"), {})
 
     def answer(
         self, race_id: str, moment: Moment | None = None, *, live: bool = False, drivers: Sequence[str] | None = None
@@ -70,16 +87,97 @@ class ServingState:
             live: from the online store's newest values instead.
             drivers: only these; the race is predicted as a whole either way.
         Raises:
-            PitwallError: as `Predictor.predict` and `Predictor.predict_live`.
+            PitwallError: as `Predictor.predict` and `Predictor.predict_live`; UnknownEntityError for a driver who is not in it.
+            NoModelError: no model is loaded.
         """
         started = time.perf_counter()
         model = self.models.current(race_id)
         with self.gate.entered():
-            said = model.predictor.predict_live(race_id) if live else model.predictor.predict(race_id, moment)
-        return Answer(said, model, latency_ms=(time.perf_counter() - started) * 1e3)
+            waited = time.perf_counter() - started
+            said, model, fell_back = self._ask(model, race_id, moment, live=live)
+        if drivers is not None:
+            said = _only(said, drivers)
+        latency = time.perf_counter() - started
+        answer = Answer(said, model, [*said.fallbacks, *fell_back], said.stale, latency * 1e3)
+        self._count(answer, {"wait": waited, **said.stages, "total": latency})
+        for listener in self.on_answer:
+            try:
+                listener(answer)
+            except Exception:
+                logger.exception("answer_not_noted race=%s", race_id)
+        return answer
+
+    def _ask(
+        self, model: LoadedModel, race_id: str, moment: Moment | None, *, live: bool
+    ) -> tuple[Prediction, LoadedModel, list[str]]:
+        """Ask a model, and the baseline if the model itself fails."""
+        try:
+            return _asked(model, race_id, moment, live=live), model, []
+        except Exception as error:
+            baseline = self.models.baseline
+            model_failed = isinstance(error, ModelContractError) or not isinstance(error, PitwallError)
+            if not model_failed or baseline is None or baseline.version == model.version:
+                raise
+            logger.exception("model_failed version=%s race=%s; the baseline answers", model.version, race_id)
+        return _asked(baseline, race_id, moment, live=live), baseline, [BASELINE_ANSWERED]
+
+    def _count(self, answer: Answer, stages: dict[str, float]) -> None:
+        for stage, seconds in stages.items():
+            self.metrics.stage.labels(stage).observe(seconds)
+        self.metrics.predictions.labels(answer.model.version, answer.model.role, answer.prediction.source).inc()
+        for fallback in answer.fallbacks:
+            self.metrics.fallbacks.labels(fallback).inc()
+
+    def freshness_s(self) -> dict[str, float]:
+        """View -> seconds since the newest event that the online store holds of it; asked of the store at most every 15 s.
+
+        Raises:
+            OnlineStoreUnavailableError: the store does not answer.
+        """
+        made, newest = self._freshness
+        if time.monotonic() - made > FRESHNESS_FOR_S:
+            online = packed_store(self.store)
+            views = [view for view in self.store.list_feature_views(allow_cache=True) if view.online]
+            held = {view.name: online.newest_event(self.store.config, view) for view in views}
+            newest = {name: event / 1e6 for name, event in held.items() if event is not None}
+            self._freshness = (time.monotonic(), newest)
+        now = pd.Timestamp.now("UTC").timestamp()
+        return {name: now - event for name, event in newest.items()}
+
+    def gauges(self) -> Iterable[GaugeMetricFamily]:
+        """Model ages, freshness and whether the online store answers, measured now."""
+        age = GaugeMetricFamily("pitwall_model_age_seconds", "Since the version was registered.", labels=("role", "version"))
+        models = self.models
+        for model in filter(None, (models.answering, models.baseline, models.challenger)):
+            registered = model.predictor.model.registered_at
+            if registered is not None:
+                age.add_metric((model.role, model.version), time.time() - pd.Timestamp(registered).timestamp())
+        yield age
+        problem = GaugeMetricFamily("pitwall_model_problem", "1 where a role has not the version it should.", labels=("role",))
+        for role in models.problems:
+            problem.add_metric((role,), 1.0)
+        yield problem
+        waiting = GaugeMetricFamily("pitwall_waiting", "Requests waiting for their turn to compute.")
+        waiting.add_metric((), float(self.gate.waiting))
+        yield waiting
+        up = GaugeMetricFamily("pitwall_online_store_up", "1 where the online store answers.")
+        fresh = GaugeMetricFamily("pitwall_view_freshness_seconds", "Since the newest event held online.", labels=("view",))
+        try:
+            for view, seconds in self.freshness_s().items():
+                fresh.add_metric((view,), seconds)
+            up.add_metric((), 1.0)
+        except PitwallError:
+            up.add_metric((), 0.0)
+        yield up
+        yield fresh
 
     def close(self) -> None:
         """Stop the background work and write what is buffered."""
+        for closing in self.on_close:
+            try:
+                closing()
+            except Exception:
+                logger.exception("not_closed")
         self.models.close()
 
 
@@ -87,3 +185,30 @@ def get_state(request: Request) -> ServingState:
     """The state of the application that a request came to."""
     state: ServingState = request.app.state.serving
     return state
+
+
+def _asked(model: LoadedModel, race_id: str, moment: Moment | None, *, live: bool) -> Prediction:
+    return model.predictor.predict_live(race_id) if live else model.predictor.predict(race_id, moment)
+
+
+def _only(said: Prediction, drivers: Sequence[str]) -> Prediction:
+    """What was said about some drivers, in the order of their places."""
+    known = {driver.driver_id for driver in said.drivers}
+    strangers = [driver for driver in drivers if driver not in known]
+    if strangers:
+        raise unknown("driver_id", strangers[0], known, where=f" in race {said.race_id}")
+    wanted = set(drivers)
+
+    def kept(by_feature: dict[str, list[str]]) -> dict[str, list[str]]:
+        found = {name: [car for car in cars if car in wanted] for name, cars in by_feature.items()}
+        return {name: cars for name, cars in found.items() if cars}
+
+    return replace(
+        said,
+        drivers=[driver for driver in said.drivers if driver.driver_id in wanted],
+        missing={
+            "features": kept(said.missing["features"]),
+            "pictures": [car for car in said.missing["pictures"] if car in wanted],
+        },
+        stale=kept(said.stale),
+    )

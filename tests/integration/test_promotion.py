@@ -13,17 +13,11 @@ import pytest
 from registry_home import evidence, write_evaluation, write_trained
 
 from feature_repo.settings import Settings
+from ml.errors import NothingToRollBackError, StaleChampionError, UnknownModelVersionError
 from ml.served_model import PREDICTOR, QUESTION, read_question
 from pipelines import registry
 from pipelines.candidates import BASELINE, CANDIDATE
-from pipelines.errors import (
-    GateRecordError,
-    ModelNotAskedError,
-    NothingToRollBackError,
-    NotTrainedError,
-    StaleChampionError,
-    UnknownModelVersionError,
-)
+from pipelines.errors import GateRecordError, ModelNotAskedError, NotTrainedError
 from pipelines.promotion import preview, promote, replay_decision
 
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.settings import Settings
-from pipelines import registry
-from pipelines.errors import RegistryBusyError
-from pipelines.registry import ChampionMove, effective_history, registry_lock, standing_promotions
+from ml import registry
+from ml.errors import RegistryBusyError
+from ml.registry import ChampionMove, effective_history, registry_lock, standing_promotions
 
 
 def history(*moves: tuple[str | None, str | None, str]) -> list[ChampionMove]:
