@@ -23,6 +23,7 @@ BENCHMARKS = {
     "retrieval": "bench_retrieval",
     "materialize": "bench_materialize",
     "materialize-servers": "bench_materialize_servers",
+    "lookup": "bench_lookup",
     "leak": "bench_leak",
 }
 _ONE = "--in-this-process"

@@ -1,6 +1,7 @@
 """Every benchmark still runs and its results are still equal to its reference's; how quick anything is, is not judged here."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import (
     bench_embedding,
     bench_leak,
+    bench_lookup,
     bench_materialize,
     bench_prediction,
     bench_retrieval,
@@ -49,6 +51,10 @@ def test_materialized_rows_are_those_that_feast_writes() -> None:
 def test_predictions_with_and_without_a_memory_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TRAINED", (bench_prediction.BASELINE, bench_prediction.FUSION))
     check(bench_prediction.run(quick=True), n_rows=3)
+
+
+def test_lookups_are_those_of_feast() -> None:
+    check(bench_lookup.run(quick=True), n_rows=4 if shutil.which("redis-server") else 2)
 
 
 def test_no_moment_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
