@@ -1,0 +1,1 @@
+"""The pages people look at: what they show, and how it is drawn."""

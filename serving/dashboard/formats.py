@@ -1,0 +1,69 @@
+"""Numbers, times and ids as the pages write them."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+_SMALL_WORDS = {"de", "do", "of", "di"}
+
+
+def percent(value: float) -> str:
+    """0.453 -> `45%`; a small chance stays visible as `<1%`, a near certainty as `>99%`."""
+    if 0 < value < 0.005:
+        return "<1%"
+    if 0.995 <= value < 1:
+        return ">99%"
+    return f"{100 * value:.0f}%"
+
+
+def ordinal(place: int) -> str:
+    """1 -> `1st`."""
+    ending = "th" if 10 <= place % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{ending}"
+
+
+def age(seconds: float | None) -> str:
+    """Seconds as the two largest units: `2 d 3 h`; nothing is written as a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    whole = round(abs(seconds))
+    sign = "-" if seconds < 0 and whole else ""
+    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = (whole % size) // small
+            return f"{sign}{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{sign}{whole} s"
+
+
+def when(instant: pd.Timestamp | str | None) -> str:
+    """A UTC instant to the second: `26 May 2024 13:05:12 UTC`."""
+    if instant is None:
+        return "–"
+    stamp = pd.Timestamp(instant)
+    return f"{stamp.day} {stamp:%b %Y %H:%M:%S} UTC"
+
+
+def day(instant: pd.Timestamp | str) -> str:
+    """A date: `26 May 2024`."""
+    stamp = pd.Timestamp(instant)
+    return f"{stamp.day} {stamp:%b %Y}"
+
+
+def value(item: Any) -> str:
+    """A feature's value in a few letters; lists by their ends."""
+    if item is None:
+        return "–"
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.4g}" if abs(item) < 1e4 else f"{item:.0f}"
+    if isinstance(item, list):
+        shown = ", ".join(value(one) for one in (item if len(item) <= 4 else [item[0], item[-1]]))
+        return f"[{shown}]" if len(item) <= 4 else f"{len(item)} values, {value(item[0])} … {value(item[-1])}"
+    return str(item)
+
+
+def name_of(ref: str) -> str:
+    """An id as a name: `red_bull` -> `Red Bull`."""
+    return " ".join(word if word in _SMALL_WORDS else word.capitalize() for word in ref.split("_"))

@@ -1,0 +1,178 @@
+"""Model versions with their roles, the gate's verdict on each, and what its record says of gains, seasons and controls."""
+
+import logging
+import threading
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from feature_repo.files import read_json
+from feature_repo.settings import Settings
+from ml.registry import (
+    BASELINE,
+    CHAMPION,
+    MODEL_NAME,
+    MODEL_TAG,
+    ROLE_TAG,
+    VERDICT_TAG,
+    champion_history,
+    effective_history,
+    standing_promotions,
+    stored_record,
+)
+from serving.state import ServingState
+
+METRICS = ("accuracy", "mae", "log_loss", "rps", "top3")
+_RECIPE_TAG = "pitwall.recipe"
+_records: WeakKeyDictionary[ServingState, dict[str, dict[str, Any] | None]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+logger = logging.getLogger(__name__)
+
+
+def model_board(state: ServingState) -> dict[str, Any]:
+    """Every registered version, newest first, and the champion's history.
+
+    Returns:
+        `name`; `serving` (version, role and model that answer now, or None); `aliases`; `versions` (`version, model, role, aliases,
+        verdict, registered_at, decision`, where `decision` is what `decision_summary` returns, or None); `history` (moves of the
+        champion, newest first); `can_roll_back`; `rollback_to` (what that would make champion: a version, or None for none);
+        `baseline` (its version); `problems` (what is wrong with models that should be loaded).
+    """
+    settings = state.settings
+    client = state.models.client()
+    try:
+        aliases = {name: str(version) for name, version in client.get_registered_model(MODEL_NAME).aliases.items()}
+        found = sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda one: int(one.version), reverse=True)
+        moves = effective_history(champion_history(client), aliases.get(CHAMPION))
+    except MlflowException:  # an empty registry: the baseline answers from where it was loaded
+        logger.warning("model_board_without_registry uri=%s", settings.mlflow_uri)
+        aliases, found, moves = {}, [], []
+    standing = standing_promotions(moves)
+    current = state.models.answering
+    return {
+        "name": MODEL_NAME,
+        "serving": current and {"version": current.version, "role": current.role, "model": current.predictor.model.name},
+        "aliases": aliases,
+        "versions": [
+            {
+                "version": str(version.version),
+                "model": version.tags.get(MODEL_TAG, ""),
+                "role": version.tags.get(ROLE_TAG, ""),
+                "aliases": sorted(name for name, target in aliases.items() if target == str(version.version)),
+                "verdict": version.tags.get(VERDICT_TAG),
+                "registered_at": _instant(version.creation_timestamp),
+                "decision": _decision(state, client, version),
+            }
+            for version in found
+        ],
+        "history": [move.to_json() for move in reversed(moves)],
+        "can_roll_back": CHAMPION in aliases and bool(standing),
+        "rollback_to": standing[-1].previous if standing else None,
+        "baseline": aliases.get(BASELINE),
+        "problems": dict(state.models.problems),
+    }
+
+
+def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    """What the board shows of a gate record.
+
+    Args:
+        record: `inputs` and `decision` as stored with a version.
+        evaluation: the evaluation report of that very model, or None.
+    Returns:
+        `promote, reasons, checks`; `gain` (`estimate, low, high, limit`: exact hits against the baseline); `metrics` (model ->
+        metrics); `slices` (season -> model -> share of exact hits); `controls` (`name, estimate, low, high`: the candidate's
+        relative gain over each); `n_races`.
+    """
+    decision, inputs = record["decision"], record["inputs"]
+    models = [
+        inputs["candidate"],
+        inputs["baseline"],
+        *([inputs["champion"]] if inputs.get("champion") else []),
+        *_trivial(inputs),
+    ]
+    limits = {check["name"]: check["limit"] for check in decision["checks"]}
+    return {
+        "promote": bool(decision["promote"]),
+        "reasons": list(decision["reasons"]),
+        "checks": [{key: check[key] for key in ("name", "passed", "message")} for check in decision["checks"]],
+        "gain": {
+            "estimate": decision["relative_gain"],
+            "low": decision["gain_low"],
+            "high": decision["gain_high"],
+            "limit": limits.get("gain_over_baseline"),
+        },
+        "metrics": {model["name"]: {name: model["metrics"].get(name) for name in METRICS} for model in models},
+        "slices": _slices(models),
+        "controls": _controls(evaluation),
+        "n_races": len(inputs["candidate"]["races"]),
+    }
+
+
+def _decision(state: ServingState, client: mlflow.MlflowClient, version: Any) -> dict[str, Any] | None:
+    """The summary of a version's record; records are written once, so each is fetched once per verdict."""
+    key = f"{version.version} {version.run_id} {version.tags.get(VERDICT_TAG)}"
+    with _lock:
+        kept = _records.setdefault(state, {})
+        if key not in kept:
+            try:
+                kept[key] = stored_record(client, version)
+            except (MlflowException, OSError, ValueError):
+                logger.exception("gate_record_unreadable version=%s", version.version)
+                return None
+        record = kept[key]
+    if record is None:
+        return None
+    return decision_summary(record, _evaluation(state.settings, version))
+
+
+def _evaluation(settings: Settings, version: Any) -> dict[str, Any] | None:
+    """The home's evaluation report, if it is about this version's model."""
+    path = settings.reports_dir / "evaluation.json"
+    if not path.exists():
+        return None
+    report: dict[str, Any] = read_json(path)
+    recipe = version.tags.get(_RECIPE_TAG)
+    same = recipe is not None and report.get("recipes", {}).get(version.tags.get(MODEL_TAG)) == recipe
+    return report if same and report["candidate"]["name"] == version.tags.get(MODEL_TAG) else None
+
+
+def _trivial(inputs: dict[str, Any]) -> list[dict[str, Any]]:
+    trivial = inputs.get("trivial") or []
+    return list(trivial.values()) if isinstance(trivial, dict) else list(trivial)
+
+
+def _slices(models: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    slices: dict[str, dict[str, list[int]]] = {}
+    for model in models:
+        for race in model["races"]:
+            tally = slices.setdefault(race["race_id"][:4], {}).setdefault(model["name"], [0, 0])
+            tally[0] += race["hits"]
+            tally[1] += race["n_rows"]
+    return {
+        season: {name: hits / rows for name, (hits, rows) in by_model.items() if rows}
+        for season, by_model in sorted(slices.items())
+    }
+
+
+def _controls(evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if evaluation is None:
+        return []
+    found = [
+        (key.removeprefix("candidate_vs_"), gains["accuracy"])
+        for key, gains in evaluation["comparisons"].items()
+        if key.startswith("candidate_vs_")
+    ]
+    return [
+        {"name": name, **{key: gain[key] for key in ("estimate", "low", "high")}}
+        for name, gain in found
+        if gain and gain["estimate"] is not None
+    ]
+
+
+def _instant(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

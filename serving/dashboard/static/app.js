@@ -1,0 +1,180 @@
+// Moving the slider, opening a driver, following a race live, rolling back. Every page works without this file, except rolling back.
+"use strict";
+
+const DEBOUNCE_MS = 120;
+
+document.addEventListener("DOMContentLoaded", () => {
+  const laps = document.querySelector("form.laps");
+  if (laps) racePage(laps);
+  const rollback = document.querySelector("form.rollback");
+  if (rollback) rollbackForm(rollback);
+});
+
+function racePage(form) {
+  const race = form.dataset.race;
+  const slider = form.querySelector("#lap");
+  const now = form.querySelector("#lap-now b");
+  const said = document.querySelector("main > .said");
+  const moment = document.querySelector("#moment");
+  const follow = form.querySelector(".follow");
+  let timer = 0;
+  let request = null;
+  let events = null;
+
+  form.querySelector(".show").hidden = true;
+  form.querySelectorAll(".step, .follow").forEach((button) => { button.hidden = false; });
+
+  const opened = () => new URLSearchParams(location.search).get("driver");
+
+  function address(lap, driver, fragment) {
+    const query = new URLSearchParams({ lap });
+    if (driver) query.set("driver", driver);
+    if (fragment) query.set("fragment", fragment);
+    return `/races/${race}?${query}`;
+  }
+
+  async function fetched(url, signal) {
+    const answer = await fetch(url, { signal, headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (!answer.ok) throw new Error(page.querySelector(".error-text")?.textContent ?? `the service answered ${answer.status}`);
+    return page;
+  }
+
+  async function show(lap) {
+    request?.abort();
+    request = new AbortController();
+    const { signal } = request;
+    moment.setAttribute("aria-busy", "true");
+    try {
+      const page = await fetched(address(lap, opened(), "moment"), signal);
+      const focused = moment.contains(document.activeElement) ? document.activeElement.dataset.driver : null;
+      moment.replaceChildren(...page.body.childNodes);
+      if (focused) moment.querySelector(`[data-driver="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+      history.replaceState(null, "", address(lap, opened()));
+      const first = moment.querySelector(".car .name")?.textContent ?? "";
+      said.textContent = `Lap ${lap}: ${first} is predicted to win.`;
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      said.textContent = `Lap ${lap} could not be shown: ${error.message}`;
+    }
+    if (!signal.aborted) moment.removeAttribute("aria-busy");
+  }
+
+  function moveTo(lap, wait = DEBOUNCE_MS) {
+    const last = Number(slider.max);
+    const wanted = Math.min(Math.max(lap, 0), last);
+    slider.value = String(wanted);
+    now.textContent = String(wanted);
+    clearTimeout(timer);
+    timer = setTimeout(() => show(wanted), wait);
+  }
+
+  slider.addEventListener("input", () => moveTo(Number(slider.value)));
+  form.addEventListener("submit", (event) => { event.preventDefault(); moveTo(Number(slider.value), 0); });
+  form.querySelectorAll(".step").forEach((button) => {
+    button.addEventListener("click", () => moveTo(Number(slider.value) + Number(button.dataset.step)));
+  });
+
+  async function open(link) {
+    const car = link.closest(".car");
+    const driver = link.dataset.driver;
+    const lap = slider.value;
+    const wasOpen = car.classList.contains("open");
+    moment.querySelectorAll(".car.open").forEach(close);
+    history.replaceState(null, "", address(lap, wasOpen ? null : driver));
+    if (wasOpen) return;
+    car.classList.add("open");
+    link.setAttribute("aria-expanded", "true");
+    try {
+      const page = await fetched(address(lap, driver, "driver"));
+      if (car.classList.contains("open") && !car.querySelector(".panel")) car.append(...page.body.childNodes);
+    } catch (error) {
+      said.textContent = `${link.textContent.trim()} could not be opened: ${error.message}`;
+      close(car);
+    }
+  }
+
+  function close(car) {
+    car.classList.remove("open");
+    car.querySelector(".panel")?.remove();
+    car.querySelector(".driver").setAttribute("aria-expanded", "false");
+  }
+
+  moment.addEventListener("click", (event) => {
+    const link = event.target.closest("a.driver");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+    event.preventDefault();
+    open(link);
+  });
+  moment.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const car = event.target.closest(".car.open");
+    if (!car) return;
+    close(car);
+    history.replaceState(null, "", address(slider.value, null));
+    car.querySelector(".driver").focus();
+  });
+
+  // Each event is one lap as the service saw it when it was run: the slider goes along, and the page shows what it knows of that lap.
+  function stopFollowing(why) {
+    events?.close();
+    events = null;
+    follow.setAttribute("aria-pressed", "false");
+    if (why) said.textContent = why;
+  }
+
+  follow.addEventListener("click", () => {
+    if (events) { stopFollowing("No longer following."); return; }
+    events = new EventSource(`/v1/races/${race}/live`);
+    follow.setAttribute("aria-pressed", "true");
+    said.textContent = "Waiting for the next lap.";
+    const heard = (event) => {
+      const lap = lapOf(event.data);
+      if (lap === null) return;
+      if (lap > Number(slider.max)) slider.max = String(lap);
+      moveTo(lap, 0);
+    };
+    events.onmessage = heard;
+    events.addEventListener("lap", heard);
+    events.addEventListener("end", () => stopFollowing("The race is over."));
+    events.onerror = () => {
+      if (events?.readyState === EventSource.CLOSED) stopFollowing("There is nothing to follow: nobody is running this race now.");
+    };
+  });
+}
+
+function lapOf(text) {
+  try {
+    const lap = JSON.parse(text).lap;
+    return Number.isInteger(lap) ? lap : null;
+  } catch {
+    return null;
+  }
+}
+
+function rollbackForm(form) {
+  form.hidden = false;
+  const said = form.querySelector(".said");
+  const token = form.querySelector("input");
+  const button = form.querySelector("button");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    said.textContent = "Rolling back.";
+    try {
+      const answer = await fetch(form.dataset.action, {
+        method: "POST",
+        headers: { Authorization: `Bearer ${token.value}`, "Content-Type": "application/json" },
+        body: "{}",
+      });
+      const body = await answer.json();
+      if (!answer.ok) throw new Error(body.error?.message ?? `the service answered ${answer.status}`);
+      token.value = "";
+      const said_version = body.version ? `version ${body.version} is champion again` : "there is no champion now; the baseline answers";
+      said.textContent = `Rolled back: ${said_version}. Reload the page to see it.`;
+    } catch (error) {
+      said.textContent = `Not rolled back: ${error.message}`;
+      button.disabled = false;
+    }
+  });
+}
