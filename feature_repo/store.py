@@ -21,7 +21,7 @@ from filelock import FileLock
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.files import write_text
 from feature_repo.settings import Settings
-from feature_repo.stores.choose import claim_namespace, online_config
+from feature_repo.stores.choose import SQLITE, claim_namespace, online_config
 from feature_repo.stores.online import packed_store
 from feature_repo.stores.spark_session import spark_offline_store
 from feature_repo.visibility import EVENT
@@ -53,15 +53,18 @@ def online_path(settings: Settings) -> Path:
     return settings.home / "online_store.db"
 
 
-def open_store(settings: Settings) -> FeatureStore:
+def open_store(settings: Settings, *, online: Path | None = None) -> FeatureStore:
     """The Feast store of a home that was applied.
 
+    Args:
+        settings: which home.
+        online: an SQLite file that is its online store instead of the home's own: a store beside it that nobody else reads.
     Raises:
         NotAppliedError: nothing was applied to this home yet.
     """
     if settings.registry_url is None and not (settings.home / "registry.db").exists():
         raise NotAppliedError(f"{settings.home}: no feature registry here; run `pitwall apply` first")
-    return _open(settings)
+    return _open(settings, online)
 
 
 def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyReport:
@@ -184,21 +187,21 @@ def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame) -> pd.D
     return answer
 
 
-def _config(settings: Settings) -> dict[str, Any]:
+def _config(settings: Settings, online: Path | None = None) -> dict[str, Any]:
     return {
         "project": PROJECT,
         "provider": "local",
         "registry": {"registry_type": "sql", "path": settings.registry_path},
         "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": OFFLINE_STORE},
-        "online_store": online_config(settings),
+        "online_store": online_config(settings) if online is None else {"type": SQLITE, "path": str(online)},
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
         "coerce_tz_aware": False,  # the offline store does it; Feast would look at every time one by one
     }
 
 
-def _open(settings: Settings) -> FeatureStore:
-    return FeatureStore(config=RepoConfig(repo_path=settings.home, **_config(settings)))
+def _open(settings: Settings, online: Path | None = None) -> FeatureStore:
+    return FeatureStore(config=RepoConfig(repo_path=settings.home, **_config(settings, online)))
 
 
 def _write_yaml(settings: Settings) -> None:

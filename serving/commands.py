@@ -38,9 +38,9 @@ def lookup(
     from serving.lookup import lookup as ask
     from serving.races import race_of
 
-    settings = _settings(home)
+    settings = settings_of(home)
     _refuse_future(as_of)
-    found = ask(settings, race_id=_race_id(settings, race, as_of), driver_id=driver, service=service, as_of=as_of)
+    found = ask(settings, race_id=chosen_race(settings, race, as_of), driver_id=driver, service=service, as_of=as_of)
 
     def show() -> None:
         rows = [
@@ -72,8 +72,8 @@ def predict(
     _refuse_future(as_of)
     from serving.predictor import Predictor
 
-    settings = _settings(home)
-    race_id = _race_id(settings, race, as_of)
+    settings = settings_of(home)
+    race_id = chosen_race(settings, race, as_of)
     predictor = Predictor.open(settings, version=model)
     if live:
         said = predictor.predict_live(race_id)
@@ -107,7 +107,8 @@ def predict(
     emit(said.to_json(), as_json=as_json, show=show)
 
 
-def _settings(home: Path | None) -> Settings:
+def settings_of(home: Path | None) -> Settings:
+    """The settings of the environment, with the home of the command line."""
     return Settings() if home is None else Settings(home=home)
 
 
@@ -120,7 +121,12 @@ def _refuse_future(as_of: pd.Timestamp | None) -> None:
         raise typer.BadParameter(str(error)) from error
 
 
-def _race_id(settings: Settings, race: str, as_of: pd.Timestamp | None) -> str:
+def chosen_race(settings: Settings, race: str, as_of: pd.Timestamp | None = None) -> str:
+    """The race that `--race` names; `latest` is the newest one, or the newest that was known at an instant.
+
+    Raises:
+        NotKnownYetError, PitwallError: there is none.
+    """
     if race != "latest":
         return race
     if as_of is not None:

@@ -21,3 +21,23 @@ class NoModelError(PitwallError, LookupError):
 
 class RaceOverError(PitwallError, ValueError):
     """A live answer was asked for a race whose result the online store already knows."""
+
+
+class TokenNotConfiguredError(PitwallError, RuntimeError):
+    """A change was asked for over HTTP, but the service was started without a token, so nobody may change anything."""
+
+
+class WrongTokenError(PitwallError, PermissionError):
+    """A change was asked for over HTTP without the service's token."""
+
+
+class ReplayRunningError(PitwallError, RuntimeError):
+    """A race is being replayed by another process already."""
+
+
+class NoReplayError(PitwallError, LookupError):
+    """Nobody has replayed a race whose replay was asked for."""
+
+
+class TooManyStreamsError(PitwallError, RuntimeError):
+    """A serving process has as many event streams open as it can."""

@@ -20,7 +20,7 @@ from feature_repo.stores.errors import OnlineUrlError
 
 URL_VARIABLE = "PITWALL_ONLINE_URL"
 
-_SQLITE = "feature_repo.stores.online_sqlite.PackedSqliteOnlineStore"
+SQLITE = "feature_repo.stores.online_sqlite.PackedSqliteOnlineStore"
 _REDIS = "feature_repo.stores.online_redis.PackedRedisOnlineStore"
 _POSTGRES = "feature_repo.stores.online_postgres.PackedPostgresOnlineStore"
 _STORES = {"redis": _REDIS, "rediss": _REDIS, "unix": _REDIS, "postgresql": _POSTGRES, "postgres": _POSTGRES}
@@ -38,7 +38,7 @@ def online_config(settings: Settings) -> dict[str, Any]:
     """
     url = settings.online_url
     if url is None:
-        return {"type": _SQLITE, "path": str(settings.home / "online_store.db")}
+        return {"type": SQLITE, "path": str(settings.home / "online_store.db")}
     store = _store_of(url)
     config = {"type": store, "connection_string": _without_secret(url)}
     name = settings.online_namespace or _claimed(settings.home)

@@ -1,0 +1,148 @@
+"""GET /v1/races/{race_id}/live and /replay: a replay as it goes on, as Server-Sent Events and as one JSON object.
+
+A stream ends with its replay, when that falls silent, after an hour, or when the service is told to stop; browsers come back by
+themselves with `Last-Event-ID` and miss nothing. Each stream costs a look at one file every quarter of a second.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from serving.errors import NoReplayError, TooManyStreamsError
+from serving.races import race_of
+from serving.replay_file import ReplayEvent, ReplayReader, State, replay_path
+from serving.state import ServingState, get_state
+
+MAX_STREAMS = 200
+"""At once, in one process."""
+
+_LOOK_EVERY_S, _HEARTBEAT_S, _LONGEST_S = 0.25, 15.0, 3600.0
+_EVENT_ID = re.compile(r"([0-9a-f]{12})-([0-9]{1,6})")
+_OVER = ("ended", "interrupted")
+
+router = APIRouter(prefix="/v1/races", tags=["races"])
+
+Served = Annotated[ServingState, Depends(get_state)]
+RaceId = Annotated[str, PathParameter(examples=["2024_08"], max_length=40)]
+
+
+class ReplayResponse(BaseModel):
+    """A replay so far.
+
+    Attributes:
+        race_id: the race.
+        state: `none`, `running`, `interrupted` (its next lap is a minute late) or `ended`.
+        last_event_id: of its newest event, for `Last-Event-ID`; null without a replay.
+        events: `start`, then a `lap` (a prediction, as of POST /v1/predict) each, then `end`.
+    """
+
+    race_id: str
+    state: State
+    last_event_id: str | None
+    events: list[dict[str, Any]]
+
+
+class Streams:
+    """The streams that an application has open."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+
+@router.get("/{race_id}/replay", response_model=ReplayResponse)
+def replay(
+    race_id: RaceId,
+    state: Served,
+    after: Annotated[int, Query(ge=-1, le=100_000, description="Only events numbered above this.")] = -1,
+) -> Response:
+    """The newest replay of a race so far."""
+    race_of(state.settings, race_id)
+    reader = ReplayReader(replay_path(state.settings, race_id))
+    lines = [event.line for event in reader.news() if event.number > after]
+    last = None if reader.last is None else reader.last.id
+    head = orjson.dumps({"race_id": race_id, "state": reader.state, "last_event_id": last})
+    body = head[:-1] + b',"events":[' + b",".join(lines) + b"]}"  # the events are JSON already
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/{race_id}/live",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events start, lap and end."},
+        204: {"description": "Nothing comes after the event that Last-Event-ID names: do not come back."},
+    },
+)
+def live(
+    race_id: RaceId,
+    request: Request,
+    state: Served,
+    last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+    wait: Annotated[bool, Query(description="Leave out a replay that is over, and wait for the next one to begin.")] = False,
+) -> Response:
+    """Follow a replay: its events so far (those after `Last-Event-ID`), then each lap as it is predicted."""
+    race_of(state.settings, race_id)
+    reader = ReplayReader(replay_path(state.settings, race_id))
+    events = reader.news()
+    seen = _EVENT_ID.fullmatch(last_event_id or "")
+    run, number = (seen[1], int(seen[2])) if seen else ("", -1)
+    last = reader.last
+    over = last is None or reader.state in _OVER
+    # Of a replay that is over, only who was following it when the connection broke still wants the rest.
+    waiting = wait and over and (last is None or last.run != run or last.number <= number)
+    if last is None and not waiting:
+        raise NoReplayError(f"{race_id}: was not replayed yet; run `pitwall replay --race {race_id}`, or ask with wait=true")
+    if last is not None and over and not waiting and last.id == f"{run}-{number}":
+        return Response(status_code=204)
+    streams = _streams(request)
+    if streams.open >= MAX_STREAMS:
+        raise TooManyStreamsError(f"{streams.open} streams are open, the most one process serves; come back in a minute")
+    unseen = [] if waiting else [event for event in events if event.run != run or event.number > number]
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    body = _follow(request, streams, reader, unseen, waiting=waiting)
+    return StreamingResponse(body, media_type="text/event-stream", headers=headers)
+
+
+async def _follow(
+    request: Request, streams: Streams, reader: ReplayReader, events: Sequence[ReplayEvent], *, waiting: bool
+) -> AsyncIterator[bytes]:
+    """The stream: events as they come, a comment now and then that keeps proxies from closing it."""
+    streams.open += 1
+    try:
+        yield b"retry: 2000\n\n"
+        began = said = time.monotonic()
+        while True:
+            for event in events:
+                yield f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + event.line + b"\n\n"
+            now = time.monotonic()
+            if events:
+                waiting, said = False, now
+            if not waiting and reader.state in _OVER:
+                if reader.state == "interrupted":
+                    yield b"event: interrupted\ndata: {}\n\n"
+                return
+            if now - began > _LONGEST_S or getattr(request.app.state, "stopping", False):
+                return
+            if now - said > _HEARTBEAT_S:
+                said = now
+                yield b": still here\n\n"
+            await asyncio.sleep(_LOOK_EVERY_S)
+            events = reader.news()
+    finally:
+        streams.open -= 1
+
+
+def _streams(request: Request) -> Streams:
+    state = request.app.state
+    if not hasattr(state, "streams"):
+        state.streams = Streams()
+    found: Streams = state.streams
+    return found
