@@ -1,16 +1,11 @@
 """The log of served vectors: what was answered, about which car and moment, and which rows of the store it came from.
 
-Vectors are buffered and written in the background as whole files (`feature_repo/feature_log_files.py`). A process killed at any
-instant leaves whole files only, and loses at most what it had not written yet.
+Vectors are buffered and written in the background as whole files; columns and folders are in `feature_repo/feature_log_files.py`.
 """
 
-import atexit
-import logging
-import threading
-import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -20,6 +15,7 @@ import pyarrow as pa
 from feast import FeatureStore
 from numpy.typing import NDArray
 
+from feature_repo.background_log import BackgroundLog
 from feature_repo.errors import InvalidIdError
 from feature_repo.feature_log_files import (
     DRIVER_ID,
@@ -30,41 +26,20 @@ from feature_repo.feature_log_files import (
     SERVED_AT,
     SERVICE,
     SOURCE,
-    TIME,
     WITHHELD,
     LogLayout,
     column,
-    drop_oldest,
     log_folder,
     stamp,
-    write_log_file,
 )
 from feature_repo.ids import validate_driver_id, validate_race_id, validate_ref
+from feature_repo.parquet_log import TIME
 from feature_repo.settings import Settings
 from feature_repo.store import open_store
 from feature_repo.visibility import as_utc
 
-logger = logging.getLogger(__name__)
-
 Columns: TypeAlias = pd.DataFrame | Mapping[str, Any]
 """A frame, or its columns by name (arrays or lists of one length): making a frame takes longer than a lookup."""
-
-
-@dataclass(frozen=True)
-class LogCounts:
-    """What became of the vectors given to a log, since it was opened.
-
-    Attributes:
-        accepted: taken into the buffer.
-        written: in a file on disk.
-        failed: refused (an id, a column), not writable, or more than the buffer holds.
-        dropped: of old files removed to stay within the size, whoever wrote them.
-    """
-
-    accepted: int = 0
-    written: int = 0
-    failed: int = 0
-    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,11 +62,10 @@ class _Served:
         return len(self.frame["race_id"])
 
 
-class FeatureLog:
+class FeatureLog(BackgroundLog[_Served]):
     """The log of one service in this process; other processes may write beside it.
 
-    Vectors are buffered and written by a thread of its own, so that an answer waits for no disk. Nothing here raises into who
-    serves: what cannot be logged is counted and said in the program's log. Open it after a fork, not before.
+    Nothing here waits for a disk or raises into who serves (see `BackgroundLog`). Open it after a fork, not before.
 
     Args:
         settings: which home; `log_max_mib` bounds the files of a service, the oldest go first.
@@ -117,30 +91,20 @@ class FeatureLog:
         buffer_rows: int = 100_000,
         max_bytes: int | None = None,
     ) -> None:
-        self.folder = log_folder(settings, service)
         self.layout = LogLayout.of(store or open_store(settings), service)
-        self._rotate_rows, self._rotate_s, self._buffer_rows = rotate_rows, rotate_s, buffer_rows
-        self._max_bytes = settings.log_max_mib * 2**20 if max_bytes is None else max_bytes
-        self._buffer: list[_Served] = []
-        self._buffered = 0
-        self._due = float("inf")
-        self._counts = LogCounts()
-        self._closed = False
-        self._changed = threading.Condition()
-        self._writing = threading.Lock()
-        self._writer: threading.Thread | None = None
-        atexit.register(self.close)
+        super().__init__(
+            log_folder(settings, service),
+            "feature_log",
+            max_bytes=settings.log_max_mib * 2**20 if max_bytes is None else max_bytes,
+            rotate_rows=rotate_rows,
+            rotate_s=rotate_s,
+            buffer_rows=buffer_rows,
+        )
 
     @classmethod
     def where_wanted(cls, settings: Settings, service: str, *, store: FeatureStore | None = None) -> "FeatureLog | None":
         """The log if the setting `log_features` asks for one, else None."""
         return cls(settings, service, store=store) if settings.log_features else None
-
-    @property
-    def counts(self) -> LogCounts:
-        """What became of the vectors so far."""
-        with self._changed:
-            return self._counts
 
     def append(
         self,
@@ -182,110 +146,27 @@ class FeatureLog:
                 served_at=as_utc(served_at or datetime.now(UTC)),
                 request_id=request_id or uuid.uuid4().hex,
             )
-            self._take(served)
+            self.take(served)
         except Exception as error:  # noqa: BLE001 - whoever serves an answer must not fail because it cannot be noted down
-            self._failed(1, error)
+            self.refuse(1, error)
 
-    def flush(self) -> None:
-        """Write everything appended so far; returns when it is on disk (or was counted as failed)."""
-        with self._writing:
-            batch = self._drain()
-            if batch:
-                self._write(batch)
+    def rows_of(self, entry: _Served) -> int:
+        """Vectors."""
+        return entry.rows
 
-    def close(self) -> None:
-        """Write what is buffered and stop; later appends are counted as failed. Called at exit as well."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self.flush()
-        if self._writer is not None and self._writer is not threading.current_thread():
-            self._writer.join(timeout=10.0)
-        atexit.unregister(self.close)
+    def check(self, entry: _Served) -> None:
+        """Refuse an answer that cannot be logged."""
+        _check(self.layout, entry)
+
+    def to_table(self, entries: Sequence[_Served]) -> pa.Table:
+        """The vectors in the columns of the service's log."""
+        return _as_table(self.layout, entries)
 
     def __enter__(self) -> "FeatureLog":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _take(self, served: _Served) -> None:
-        rows = served.rows
-        with self._changed:
-            if self._closed or self._buffered + rows > self._buffer_rows:
-                reason = "closed" if self._closed else f"{self._buffered} vectors are waiting for the disk"
-                self._counts = replace(self._counts, failed=self._counts.failed + rows)
-                logger.warning("feature_log_lost service=%s rows=%d reason=%s", self.layout.service, rows, reason)
-                return
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._run, name=f"feature-log-{self.layout.service}", daemon=True)
-                self._writer.start()
-            if not self._buffer:
-                self._due = time.monotonic() + self._rotate_s
-                self._changed.notify_all()
-            self._buffer.append(served)
-            self._buffered += rows
-            self._counts = replace(self._counts, accepted=self._counts.accepted + rows)
-            if self._buffered >= self._rotate_rows:
-                self._due = 0.0
-                self._changed.notify_all()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._closed and time.monotonic() < self._due:
-                    self._changed.wait(None if not self._buffer else max(self._due - time.monotonic(), 0.0))
-                if self._closed:
-                    return  # `close` writes the rest
-            self.flush()
-
-    def _drain(self) -> list[_Served]:
-        with self._changed:
-            batch, self._buffer, self._buffered, self._due = self._buffer, [], 0, float("inf")
-            return batch
-
-    def _write(self, batch: list[_Served]) -> None:
-        table = self._converted([served for served in batch if self._is_sound(served)])
-        if table is None:
-            return
-        try:
-            write_log_file(self.folder, table)
-            dropped = drop_oldest(self.folder, self._max_bytes)
-        except Exception as error:  # noqa: BLE001 - a full disk must not stop what is being served
-            self._failed(len(table), error)
-            return
-        with self._changed:
-            counts = self._counts
-            self._counts = replace(counts, written=counts.written + len(table), dropped=counts.dropped + dropped)
-        logger.info("feature_log_written service=%s rows=%d dropped=%d", self.layout.service, len(table), dropped)
-
-    def _converted(self, batch: list[_Served]) -> pa.Table | None:
-        """The answers in the columns of the log, all at once; one by one if one of them has a value of a wrong type."""
-        if not batch:
-            return None
-        try:
-            return _as_table(self.layout, batch)
-        except Exception as error:  # noqa: BLE001 - one answer that cannot be noted down must not take the others with it
-            if len(batch) == 1:
-                self._failed(batch[0].rows, error)
-                return None
-        found = [table for served in batch if (table := self._converted([served])) is not None]
-        return pa.concat_tables(found) if found else None
-
-    def _is_sound(self, served: _Served) -> bool:
-        try:
-            _check(self.layout, served)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it is counted
-            self._failed(served.rows, error)
-            return False
-        return True
-
-    def _failed(self, rows: int, error: Exception) -> None:
-        with self._changed:
-            self._counts = replace(self._counts, failed=self._counts.failed + rows)
-        logger.warning(
-            "feature_log_failed service=%s rows=%d error=%s: %s", self.layout.service, rows, type(error).__name__, error
-        )
 
 
 def _check(layout: LogLayout, served: _Served) -> None:

@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
 
-from feature_repo.feature_log_files import LogLayout, dropped_so_far, log_files, log_folder, logged_services, read_log
+from feature_repo.feature_log_files import LogLayout, log_folder, logged_services, read_log
+from feature_repo.parquet_log import dropped_so_far, log_files
 from feature_repo.settings import Settings
 from feature_repo.spine import load_entrants
 from feature_repo.store import get_service, open_store, views_of

@@ -17,8 +17,9 @@ from skew_home import SERVED_AT, SERVICE, Answer, answer, log_answers
 from tiny_home import DRIVERS, FORM_TTL, at, catalogue, form_row, rows, write_all, write_table
 
 from feature_repo.errors import InvalidIdError, UnknownServiceError
-from feature_repo.feature_log_files import column, log_files, log_folder, read_log, write_log_file
+from feature_repo.feature_log_files import column, log_folder, read_log
 from feature_repo.files import read_json, write_json
+from feature_repo.parquet_log import log_files, write_log_file
 from feature_repo.settings import Settings
 from feature_repo.store import apply, open_store
 from pipelines.candidates import CANDIDATE

@@ -26,12 +26,11 @@ from feature_repo.feature_log_files import (
     RACE_ID,
     REQUEST_ID,
     SERVED_AT,
-    dropped_so_far,
-    log_files,
     log_folder,
     logged_services,
     read_log,
 )
+from feature_repo.parquet_log import dropped_so_far, log_files
 from feature_repo.settings import Settings
 from feature_repo.store import PROJECT, apply, get_service, open_store
 
