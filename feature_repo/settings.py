@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(
         default=None, description="Bearer token of `pitwall serve` for promote and rollback; without one both are refused."
     )
-    serve_slots: int = Field(default=1, ge=1, le=64, description="Answers computed at once by a serving process.")
+    serve_slots: int = Field(default=2, ge=1, le=64, description="Answers computed at once by a serving process.")
     model_poll_s: float = Field(
         default=5.0, gt=0, le=3600, description="How often a serving process looks for a new champion, s."
     )

@@ -2,14 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+import anyio.to_thread
+from fastapi import FastAPI
 
-from feature_repo.errors import BadUsageError, PitwallError
 from feature_repo.settings import Settings
-from serving.routes import health, predict
+from serving.http_errors import add_error_handlers
+from serving.limits import BodyLimit, Timed
+from serving.routes import features, health, models, pages, predict, races
+from serving.schemas import ErrorBody
 from serving.state import ServingState
+
+THREADS = 40
+"""Requests in work at once; the others wait for a thread. Few of them compute at the same time, see `serving.gate`."""
+
+_DESCRIPTION = """Features, predictions and models of one Pitwall home.
+
+Every answer says the instant it is about (`as_of`). Errors are `{"error": {"type", "message", "hint"}}`: 404 for what does not
+exist, 409 for what cannot be done now, 413 for a body that is too large, 422 for a malformed request, 503 with `Retry-After`
+while a part of the service is missing (`/readyz` says which)."""
+_ERRORS = {status: {"model": ErrorBody} for status in (404, 409, 413, 422, 503)}
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -21,21 +34,23 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.serving = ServingState(settings)
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        app.state.serving = await anyio.to_thread.run_sync(ServingState, settings)
         try:
             yield
         finally:
-            app.state.serving.close()
+            await anyio.to_thread.run_sync(app.state.serving.close)
 
-    app = FastAPI(title="Pitwall", lifespan=lifespan)
-    app.state.settings = settings
-    for router in (predict.router, health.router):
+    app = FastAPI(
+        title="Pitwall",
+        version=version("pitwall"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses=_ERRORS,  # type: ignore[arg-type]  # int keys are status codes
+    )
+    add_error_handlers(app)
+    for router in (features.router, predict.router, races.router, models.router, health.router, pages.router):
         app.include_router(router)
-
-    @app.exception_handler(PitwallError)
-    async def _named(_request: Request, error: PitwallError) -> JSONResponse:
-        code = 422 if isinstance(error, BadUsageError) else 404 if isinstance(error, LookupError) else 503
-        body = {"error": {"type": type(error).__name__, "message": str(error), "hint": ""}}
-        return JSONResponse(body, status_code=code)
-
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_kib * 1024)
+    app.add_middleware(Timed, state=app.state)  # added last: the outermost
     return app

@@ -1,13 +1,16 @@
 """The command `pitwall serve`: the HTTP service in one or more processes."""
 
+import logging
 import os
+import tempfile
 from typing import Annotated
 
 import typer
 
-from feature_repo.console import err
+from feature_repo.console import configure_logging, err
 from feature_repo.settings import Settings
 from serving.commands import Home
+from serving.metrics import MULTIPROCESS_DIR
 
 DRAIN_SECONDS = 20
 
@@ -23,6 +26,8 @@ def serve(
 
     settings = Settings() if home is None else Settings(home=home)
     os.environ["PITWALL_HOME"] = str(settings.home)  # worker processes build their settings themselves
+    if workers > 1:
+        os.environ[MULTIPROCESS_DIR] = tempfile.mkdtemp(prefix="pitwall-metrics-")
     err.print(f"serving {settings.home} on http://{host}:{port}", highlight=False)
     uvicorn.run(
         "serving.commands_serve:app_of_environment",
@@ -39,4 +44,6 @@ def app_of_environment() -> object:
     """The application with the settings of the environment: what each worker process runs."""
     from serving.app import create_app
 
+    configure_logging(verbose=False)
+    logging.getLogger("serving").setLevel(logging.INFO)  # which model answers, and why another does not
     return create_app(Settings())

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from feast import FeatureStore
 from numpy.typing import NDArray
 
+from feature_repo.settings import Settings
+from feature_repo.spine import Moment, unknown
 from ml.encoders.vision import VisionEncoder
 from ml.rows import EMBEDDING_DIM
 from ml.traces.axes import race_axes
 from ml.traces.batch import picture_title
 from ml.traces.laps import LapTrace, lap_trace
 from ml.traces.renderer import RaceAxes, TraceRenderer
-from serving.races import Race
+from serving.past_lookup import lookup_past
+from serving.races import Race, cars_at, driver_names, moment_point, race_of
 
+TRACE_SERVICE = "speed_trace_v1"
 KEEP = 4096  # pictures; an embedding and its key take 3 kB
 _Key = tuple[bytes, bytes, RaceAxes, str]
 _Car = tuple[str, str, tuple[Any, ...], tuple[Any, ...]]  # driver_id, name, lap numbers, speeds
@@ -77,6 +82,37 @@ def _drawings(race_id: str, race: Race, cars: tuple[_Car, ...]) -> tuple[Drawing
         else None
         for car, name, _, _ in cars
     )
+
+
+def trace_png(
+    settings: Settings, store: FeatureStore, renderer: TraceRenderer, race_id: str, driver_id: str, moment: Moment
+) -> bytes | None:
+    """The picture of one car at a moment, from the laps that were known then; None for a car without a lap.
+
+    Args:
+        settings: which home.
+        store: its open store.
+        renderer: draws.
+        race_id: the race.
+        driver_id: the driver.
+        moment: of the race.
+    Raises:
+        UnknownEntityError: no such race, or the driver is not in it.
+        InvalidMomentError, NotKnownYetError: the race has no such moment.
+    """
+    point = moment_point(settings, race_id, moment)
+    cars = cars_at(settings, race_id, point.as_of)
+    if driver_id not in cars["driver_id"]:
+        raise unknown("driver_id", driver_id, cars["driver_id"], where=f" in race {race_id}")
+    moments_us = np.full(len(cars["driver_id"]), point.as_of.value // 1000, dtype=np.int64)
+    traces = {"driver_id": np.array(cars["driver_id"], dtype=object)} | lookup_past(
+        store, TRACE_SERVICE, cars, moments_us
+    ).arrays()
+    names, race = driver_names(settings, race_id, point.as_of), race_of(settings, race_id, point.as_of)
+    drawing = drawings(race_id, race, names, traces)[cars["driver_id"].index(driver_id)]
+    if drawing is None:
+        return None
+    return renderer.render(drawing.trace.lap_numbers, drawing.trace.speeds_kph, drawing.axes, title=drawing.title)
 
 
 class PictureEmbeddings:

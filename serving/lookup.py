@@ -184,7 +184,7 @@ def lookup_grid(store: FeatureStore, *, race_id: str, driver_ids: Sequence[str],
         NotServedOnlineError: the service holds a view that is never materialized.
     """
     plan = plan_of(store, service)
-    entrants = _entrants_of(store, race_id)
+    entrants = entrants_of(store, race_id)
     strangers = [driver_id for driver_id in driver_ids if driver_id not in entrants]
     if strangers:
         raise unknown("driver_id", strangers[0], entrants, where=f" in race {race_id}")
@@ -241,7 +241,7 @@ def _online(found: OnlineFeatures, clock: pd.Timestamp) -> dict[str, FeatureValu
     }
 
 
-def _entrants_of(store: FeatureStore, race_id: str) -> dict[str, dict[str, str]]:
+def entrants_of(store: FeatureStore, race_id: str) -> dict[str, dict[str, str]]:
     """driver_id -> join keys of that car, for one race; the file is read once and again when it changes."""
     path = Path(store.config.repo_path) / "features" / "entrants.parquet"
     if not path.exists():

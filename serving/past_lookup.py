@@ -189,7 +189,7 @@ def _past_view(store: FeatureStore, view: FeatureView, names: list[str]) -> Past
     return PastView(
         view=view,
         names=tuple(names),
-        opened=request.opened,
+        opened=request.opened().again,
         wanted=read,
         join_keys=tuple(key for key in request.join_keys if key != DUMMY_ENTITY_ID),
         ttl_us=ttl_s * 1e6,

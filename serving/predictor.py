@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import MissingInputError
 from feature_repo.feature_log import FeatureLog
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, refuse_future
+from feature_repo.spine import Moment, MomentPoint, refuse_future
 from feature_repo.store import get_service, open_store, views_of
 from ml.assignment import assign_positions
 from ml.registry import BASELINE, CHAMPION, MODEL_NAME
@@ -30,13 +30,12 @@ from ml.rows import EMBEDDING_DIM, N_POSITIONS
 from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
-from serving.live_pictures import KEEP, Drawing, PictureEmbeddings, drawings
+from serving.live_pictures import KEEP, TRACE_SERVICE, Drawing, PictureEmbeddings, drawings
 from serving.lookup import GridLookup, log_served, lookup_grid
 from serving.online_lookup import lookup_rows
 from serving.past_lookup import lookup_past
 from serving.races import cars_at, driver_names, moment_point, newest_row_known, race_of, result_known
 
-TRACE_SERVICE = "speed_trace_v1"
 STALE_VALUES, MISSING_VALUES, NO_PICTURES = "stale_values", "missing_values", "no_pictures"
 Columns = Mapping[str, NDArray[Any]]
 """Name -> (cars,) values: features of the cars of one race, and `driver_id`."""
@@ -319,12 +318,12 @@ class Predictor:
         inputs = Inputs(drivers | found.arrays(), traces, stale, time.perf_counter() - began)
         return self._answer(race_id, inputs, described, "offline", point.as_of)
 
-    def predict_live(self, race_id: str, *, at: pd.Timestamp | None = None) -> Prediction:
+    def predict_live(self, race_id: str, *, at: MomentPoint | None = None) -> Prediction:
         """The finishing order from what the online store holds now.
 
         Args:
             race_id: the race.
-            at: the instant at which the store stands (a replay's clock): who takes part, names and ages are those of then.
+            at: the moment at which the store stands (a replay's clock): who takes part, names and ages are those of then.
                 Default: the newest event of the race that the store holds, and who is known to take part now.
         Raises:
             UnknownEntityError: no such race.
@@ -332,8 +331,9 @@ class Predictor:
             MissingInputError: nothing about the race was materialized.
         """
         began = time.perf_counter()
-        grid = self._grid(race_id, self.served.origin.feature_service, at)
-        now = self._instant_of_race(race_id, grid, at)
+        clock = None if at is None else at.as_of
+        grid = self._grid(race_id, self.served.origin.feature_service, clock)
+        now = self._instant_of_race(race_id, grid, clock)
         # What had expired by the moment of the answer is missing, as it was in training.
         features, traces = grid.columns(expired_at=now), None
         allowed_s = np.array([[view.ttl_s, view.fresh_for_s] for view in grid.features.plan.views])
@@ -341,16 +341,18 @@ class Predictor:
         old = (ages_s > allowed_s[:, 1]) & ~(ages_s > allowed_s[:, 0])
         grids = [grid]
         if self.served.uses_pictures:
-            grids.append(self._grid(race_id, TRACE_SERVICE, at))
+            grids.append(self._grid(race_id, TRACE_SERVICE, clock))
             traces = grids[1].columns(expired_at=now)
         described = {"asked": "live", "lap": None, "as_of": now.isoformat(), "truncated": False}
+        if at is not None:
+            described |= {"lap": at.lap, "truncated": at.truncated}
         notes = [
             f"{view}: holds rows that became known after {now.isoformat()}; the answer knows these corrections"
             for view in dict.fromkeys(name for one in grids for name in one.corrected_after(now))
         ]
         stale = _names_by_driver(old, grid.features.plan.view_of, features)
         inputs = Inputs(features, traces, stale, time.perf_counter() - began)
-        said = self._answer(race_id, inputs, described, "online", at, notes)
+        said = self._answer(race_id, inputs, described, "online", clock, notes)
         for log, one in zip(self._logs, grids, strict=True):
             log_served(log, one, moment=now, withheld_at=now, model_version=self.model.version)
         return said
@@ -388,7 +390,8 @@ class Predictor:
     def _grid(self, race_id: str, service: str, at: pd.Timestamp | None) -> GridLookup:
         """What the online store holds about the cars of a race: those known to take part at an instant, or now."""
         if at is None:
-            return lookup_grid(self.store, race_id=race_id, driver_ids=list(driver_names(self.settings, race_id)), service=service)
+            drivers = list(driver_names(self.settings, race_id))
+            return lookup_grid(self.store, race_id=race_id, driver_ids=drivers, service=service)
         cars = cars_at(self.settings, race_id, at)
         rows = [dict(zip(cars, car, strict=True)) for car in zip(*cars.values(), strict=True)]
         return GridLookup(race_id, cars["driver_id"], lookup_rows(self.store, service, rows))

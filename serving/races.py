@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -72,11 +73,11 @@ def race_of(settings: Settings, race_id: str, as_of: pd.Timestamp | None = None)
         MissingInputError: there is no such feature table.
     """
     if as_of is not None:
-        rows = _known(settings, "races_known", race_id, ("race_id",), as_of)
-        if rows.empty:
-            raise NotKnownYetError(f"{race_id}, as of {as_of.isoformat()}: the race was not in the calendar yet")
-        row = rows.iloc[0]
-        return Race(str(row["name"]), int(row["scheduled_laps"]), bool(row["is_simulated"]))
+        version = _version(settings.features_dir / "races_known.parquet")
+        history = _histories(*version).get(race_id)
+        if history is None or history.rows_known_at(as_of) == 0:
+            race_known_at(settings, race_id, as_of)  # says why
+        return _race(version, race_id, 0 if history is None else history.rows_known_at(as_of))
     races = _races(*_version(settings.features_dir / "moments.parquet"))
     if race_id not in races:
         raise unknown("race_id", validate_race_id(race_id), races)
@@ -114,6 +115,41 @@ def cars_at(settings: Settings, race_id: str, instant: pd.Timestamp) -> Mapping[
         entity_frame(settings, Moment.at(instant), [race_id])  # says why
         raise unknown("race_id", race_id, _histories(*versions[0]))
     return cars
+
+
+def laps_of(settings: Settings, race_id: str) -> pd.DataFrame:
+    """The leader's laps of a race: lap, as_of (its end), known_at and more; lap 0 is lights out, where the home has it.
+
+    Raises:
+        UnknownEntityError: no such race.
+    """
+    moments = _moments(*_version(settings.features_dir / "moments.parquet"))
+    if race_id not in moments:
+        raise unknown("race_id", validate_race_id(race_id), moments)
+    return moments[race_id]
+
+
+def race_known_at(settings: Settings, race_id: str, instant: pd.Timestamp) -> "pd.Series[Any]":
+    """What the calendar said of a race at an instant: the row of `races_known`.
+
+    Raises:
+        UnknownEntityError, NotKnownYetError: no such race, or not yet.
+    """
+    rows = _known(settings, "races_known", race_id, ("race_id",), instant)
+    if rows.empty:
+        raise NotKnownYetError(f"{race_id}, as of {instant.isoformat()}: the race was not in the calendar yet")
+    return rows.iloc[0]
+
+
+def entrants_known_at(settings: Settings, race_id: str, instant: pd.Timestamp) -> pd.DataFrame:
+    """Who was known to take part at an instant: rows of `entrants_known`, sorted by driver_id."""
+    rows = _known(settings, "entrants_known", race_id, ("race_id", "driver_id"), instant)
+    return rows[rows["is_entered"].astype(bool)].sort_values("driver_id", kind="stable")
+
+
+def result_at(settings: Settings, race_id: str, instant: pd.Timestamp) -> pd.DataFrame:
+    """The result as it was known at an instant, a row a driver; empty while there was none."""
+    return _known(settings, "race_result", race_id, ("race_id", "driver_id"), instant)
 
 
 def newest_row_known(settings: Settings) -> pd.Timestamp:
@@ -176,6 +212,12 @@ def _moments(path: Path, *_version: int) -> dict[str, pd.DataFrame]:
 @functools.lru_cache(maxsize=1024)
 def _point(version: _FileVersion, race_id: str, moment: Moment) -> MomentPoint:
     return resolve_moment(_moments(*version)[race_id], race_id, moment)
+
+
+@functools.lru_cache(maxsize=1024)
+def _race(version: _FileVersion, race_id: str, n_known: int) -> Race:
+    row = _newest_of(version, race_id, ("race_id",), n_known).iloc[0]
+    return Race(str(row["name"]), int(row["scheduled_laps"]), bool(row["is_simulated"]))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,7 +16,9 @@ from feature_repo.spine import Moment, unknown
 from feature_repo.store import open_store
 from feature_repo.stores.online import packed_store
 from ml.errors import ModelContractError
+from ml.traces.renderer import TraceRenderer
 from serving.gate import FairGate
+from serving.live_pictures import trace_png
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelManager
 from serving.predictor import Prediction
@@ -74,6 +76,7 @@ class ServingState:
         """Called with every answer after it is made; what they raise is logged and goes no further."""
         self.on_close: list[Callable[[], None]] = []
         """Called when the service ends, before the models are closed."""
+        self._renderer = TraceRenderer()
         self._freshness: tuple[float, dict[str, float]] = (float("-inf"), {})
 
     def answer(
@@ -127,6 +130,16 @@ class ServingState:
         self.metrics.predictions.labels(answer.model.version, answer.model.role, answer.prediction.source).inc()
         for fallback in answer.fallbacks:
             self.metrics.fallbacks.labels(fallback).inc()
+
+    def trace_png(self, race_id: str, driver_id: str, moment: Moment) -> bytes | None:
+        """The speed trace of a car at a moment, drawn as for the model; None for a car without a lap.
+
+        Raises:
+            UnknownEntityError: no such race, or the driver is not in it.
+            InvalidMomentError, NotKnownYetError: the race has no such moment.
+        """
+        with self.gate.entered():
+            return trace_png(self.settings, self.store, self._renderer, race_id, driver_id, moment)
 
     def freshness_s(self) -> dict[str, float]:
         """View -> seconds since the newest event that the online store holds of it; asked of the store at most every 15 s.

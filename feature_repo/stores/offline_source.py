@@ -5,7 +5,7 @@ A `Source` is the files of one moment. What is read is checked against it: if a 
 
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,17 @@ class Source:
         if not stamps:
             raise SourceError(f"source {source.name}: no Parquet file at {base}; write it before asking for its features")
         return cls(source.name, filesystem, base, stamps)
+
+    def again(self) -> "Source":
+        """The files at the same place as they are now: without resolving the place once more, which takes longer than looking.
+
+        Raises:
+            SourceError: there is no file any more.
+        """
+        stamps = _stamps(self.filesystem, self.base)
+        if not stamps:
+            raise SourceError(f"source {self.name}: no Parquet file at {self.base}; write it before asking for its features")
+        return self if stamps == self.stamps else replace(self, stamps=stamps)
 
     @property
     def key(self) -> Hashable:

@@ -1,10 +1,10 @@
 """POST /v1/predict."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, Response
 
+from serving.reply import json_reply
 from serving.schemas import PredictRequest, PredictResponse
 from serving.state import ServingState, get_state
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1", tags=["predictions"])
 
 
 @router.post("/predict", response_model=PredictResponse)
-def predict(asked: PredictRequest, state: Annotated[ServingState, Depends(get_state)]) -> Any:
+def predict(asked: PredictRequest, state: Annotated[ServingState, Depends(get_state)]) -> Response:
     """The finishing order of a race as it could be foretold at a moment of it."""
     answer = state.answer(asked.race_id, asked.moment(), live=asked.live, drivers=asked.drivers)
-    return JSONResponse(answer.to_json())
+    return json_reply(answer.to_json())

@@ -1,0 +1,107 @@
+"""How what goes wrong is said over HTTP: a status, and `{"error": {"type", "message", "hint"}}`."""
+
+import logging
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from feature_repo.errors import BadUsageError, MissingInputError, PitwallError
+from feature_repo.stores.errors import OnlineStoreUnavailableError
+from ml.errors import (
+    NothingToRollBackError,
+    NotPromotableError,
+    RegistryBusyError,
+    StaleChampionError,
+)
+from serving.errors import (
+    NoModelError,
+    NotServedOnlineError,
+    RaceOverError,
+    TokenNotConfiguredError,
+    WrongTokenError,
+)
+
+RETRY_AFTER_S = 2
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (BadUsageError, 422),
+    (NotServedOnlineError, 422),
+    (WrongTokenError, 401),
+    (TokenNotConfiguredError, 503),
+    (NotPromotableError, 409),
+    (NothingToRollBackError, 409),
+    (StaleChampionError, 409),
+    (RaceOverError, 409),
+    (RegistryBusyError, 503),
+    (OnlineStoreUnavailableError, 503),
+    (NoModelError, 503),
+    (MissingInputError, 503),
+    (LookupError, 404),
+)
+_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (OnlineStoreUnavailableError, f"ask again in {RETRY_AFTER_S} s; /readyz says when the store answers"),
+    (TokenNotConfiguredError, "start the service with PITWALL_API_TOKEN set"),
+    (WrongTokenError, "send the header `Authorization: Bearer <token>`"),
+    (NoModelError, "see /v1/models and /readyz"),
+    (RegistryBusyError, "ask again once the promotion under way has ended"),
+    (LookupError, "see /v1/races, /v1/models and /v1/catalogue for what there is"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def status_of(error: PitwallError) -> int:
+    """The status an error is answered with: 4xx where the request can be mended, 503 where a part of the service is missing."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def error_body(kind: str, message: str, hint: str = "") -> bytes:
+    """The JSON of an error."""
+    return orjson.dumps({"error": {"type": kind, "message": message, "hint": hint}})
+
+
+def error_response(error: PitwallError) -> Response:
+    """The answer to a request that ended in `error`."""
+    status = status_of(error)
+    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    if isinstance(error, WrongTokenError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _answer(status, type(error).__name__, str(error), hint, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let `app` answer every error in the one form."""
+
+    @app.exception_handler(PitwallError)
+    async def named(request: Request, error: PitwallError) -> Response:
+        if status_of(error) == 500:
+            logger.error("request_failed path=%s", request.url.path, exc_info=error)
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_request: Request, error: RequestValidationError) -> Response:
+        return _answer(422, "RequestValidationError", malformed_message(error), "see /docs for the form of requests")
+
+    @app.exception_handler(HTTPException)
+    async def refused(_request: Request, error: HTTPException) -> Response:
+        return _answer(error.status_code, "HTTPError", str(error.detail), "see /docs", dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        logger.error("request_failed path=%s", request.url.path, exc_info=error)
+        return _answer(500, "InternalError", f"{type(error).__name__}; the log of the service says more")
+
+
+def malformed_message(error: RequestValidationError) -> str:
+    """What is wrong with a request, the first few places of it."""
+    found: list[dict[str, Any]] = list(error.errors())
+    said = [f"{'.'.join(str(part) for part in one['loc'])[:120]}: {str(one['msg'])[:300]}" for one in found[:5]]
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return "; ".join(said) + more
+
+
+def _answer(status: int, kind: str, message: str, hint: str = "", headers: dict[str, str] | None = None) -> Response:
+    return Response(error_body(kind, message, hint), status_code=status, media_type="application/json", headers=headers)

@@ -1,0 +1,42 @@
+"""POST /v1/features and GET /v1/catalogue."""
+
+from collections import Counter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from serving.dashboard.catalogue import catalogue
+from serving.feature_answer import FeatureAnswer, features_at, features_now
+from serving.reply import json_reply
+from serving.schemas import CatalogueResponse, FeaturesRequest, FeaturesResponse, instant_of
+from serving.state import ServingState, get_state
+
+router = APIRouter(prefix="/v1", tags=["features"])
+
+
+@router.post("/features", response_model=FeaturesResponse)
+def features(asked: FeaturesRequest, state: Annotated[ServingState, Depends(get_state)]) -> Response:
+    """Values with event time, age and status: from the online store, or with `as_of` as they were known then."""
+    as_of = instant_of(asked.as_of)
+    with state.gate.entered():
+        if as_of is None:
+            found = features_now(state.store, asked.service, asked.entity_rows)
+        else:
+            found = features_at(state.settings, state.store, asked.service, asked.entity_rows, as_of)
+        answer = json_reply(found.to_json())
+    _count(state, found)
+    return answer
+
+
+@router.get("/catalogue", response_model=CatalogueResponse)
+def the_catalogue(state: Annotated[ServingState, Depends(get_state)]) -> Response:
+    """Entities, feature views with their features and freshness, and feature services."""
+    return json_reply(catalogue(state))
+
+
+def _count(state: ServingState, found: FeatureAnswer) -> None:
+    tally: Counter[str] = Counter()
+    for statuses in found.status.values():
+        tally.update(statuses)
+    for status, number in tally.items():
+        state.metrics.feature_status.labels(found.service, status).inc(number)
