@@ -165,7 +165,7 @@ def lap_axis(scheduled_laps: int) -> Markup:
 
 
 def interval_plot(rows: Sequence[Interval], *, limit: float | None, title: str) -> Markup:
-    """Relative gains as points with their intervals on one axis; zero and the gate's limit are drawn through.
+    """Relative gains as points with their intervals on one axis; each with zero and the gate's limit.
 
     Args:
         rows: what to show, from top to bottom.
@@ -181,10 +181,7 @@ def interval_plot(rows: Sequence[Interval], *, limit: float | None, title: str) 
         return f"{100 * (value - low) / (high - low):.2f}%"
 
     height = _ROW_HEIGHT * len(rows) + _AXIS_HEIGHT
-    bottom = height - _AXIS_HEIGHT
-    parts = [f'<line class="i-zero" x1="{at(0)}" x2="{at(0)}" y1="0" y2="{bottom}"/>']
-    if limit is not None:
-        parts.append(f'<line class="i-limit" x1="{at(limit)}" x2="{at(limit)}" y1="0" y2="{bottom}"/>')
+    parts = []
     said = []
     for number, row in enumerate(rows):
         top = number * _ROW_HEIGHT
@@ -195,6 +192,9 @@ def interval_plot(rows: Sequence[Interval], *, limit: float | None, title: str) 
         parts.append(f'<text class="i-label" x="0" y="{top + 13}">{escape(row.label)}</text>')
         parts.append(f'<text class="i-value" x="0" y="{top + 28}">{escape(shown)}</text>')
         middle = top + 40
+        parts.append(f'<line class="i-zero" x1="{at(0)}" x2="{at(0)}" y1="{middle - 9}" y2="{middle + 9}"/>')
+        if limit is not None:
+            parts.append(f'<line class="i-limit" x1="{at(limit)}" x2="{at(limit)}" y1="{middle - 9}" y2="{middle + 9}"/>')
         if row.low is not None and row.high is not None:
             parts.append(f'<line class="i-span {name}" x1="{at(row.low)}" x2="{at(row.high)}" y1="{middle}" y2="{middle}"/>')
         parts.append(f'<circle class="i-point {name}" cx="{at(row.estimate)}" cy="{middle}" r="5"/>')

@@ -4,17 +4,17 @@ import math
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 _SMALL_WORDS = {"de", "do", "of", "di"}
 
 
 def percent(value: float) -> str:
     """0.453 -> `45%`; a small chance stays visible as `<1%`, a near certainty as `>99%`."""
-    if 0 < value < 0.005:
+    shown = f"{100 * value:.0f}%"
+    if shown == "0%" and value > 0:
         return "<1%"
-    if 0.995 <= value < 1:
-        return ">99%"
-    return f"{100 * value:.0f}%"
+    return ">99%" if shown == "100%" and value < 1 else shown
 
 
 def ordinal(place: int) -> str:
@@ -67,3 +67,8 @@ def value(item: Any) -> str:
 def name_of(ref: str) -> str:
     """An id as a name: `red_bull` -> `Red Bull`."""
     return " ".join(word if word in _SMALL_WORDS else word.capitalize() for word in ref.split("_"))
+
+
+def breakable(name: str) -> Markup:
+    """A long name that may break after its underscores, on a phone."""
+    return Markup(escape(name).replace("_", "_<wbr>"))

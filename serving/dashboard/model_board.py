@@ -26,7 +26,6 @@ from ml.registry import (
 from serving.state import ServingState
 
 METRICS = ("accuracy", "mae", "log_loss", "rps", "top3")
-_RECIPE_TAG = "pitwall.recipe"
 _records: WeakKeyDictionary[ServingState, dict[str, dict[str, Any] | None]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -37,10 +36,10 @@ def model_board(state: ServingState) -> dict[str, Any]:
     """Every registered version, newest first, and the champion's history.
 
     Returns:
-        `name`; `serving` (version, role and model that answer now, or None); `aliases`; `versions` (`version, model, role, aliases,
-        verdict, registered_at, decision`, where `decision` is what `decision_summary` returns, or None); `history` (moves of the
-        champion, newest first); `can_roll_back`; `rollback_to` (what that would make champion: a version, or None for none);
-        `baseline` (its version); `problems` (what is wrong with models that should be loaded).
+        `name`; `serving` (version, role and model that answer now, or None); `aliases`; `versions` (`version, model, role,
+        aliases, verdict, registered_at, decision`, the last from `decision_summary`, or None); `history` (moves of the champion,
+        newest first); `can_roll_back`; `rollback_to` (what that would make champion: a version, or None for none); `baseline`
+        (its version); `problems` (what is wrong with models that should be loaded).
     """
     settings = state.settings
     client = state.models.client()
@@ -127,18 +126,20 @@ def _decision(state: ServingState, client: mlflow.MlflowClient, version: Any) ->
         record = kept[key]
     if record is None:
         return None
-    return decision_summary(record, _evaluation(state.settings, version))
+    return decision_summary(record, _evaluation(state.settings, record))
 
 
-def _evaluation(settings: Settings, version: Any) -> dict[str, Any] | None:
-    """The home's evaluation report, if it is about this version's model."""
+def _evaluation(settings: Settings, record: dict[str, Any]) -> dict[str, Any] | None:
+    """The home's evaluation report, if it is the one that the record was decided on: same model, same scores to the last bit."""
     path = settings.reports_dir / "evaluation.json"
     if not path.exists():
         return None
     report: dict[str, Any] = read_json(path)
-    recipe = version.tags.get(_RECIPE_TAG)
-    same = recipe is not None and report.get("recipes", {}).get(version.tags.get(MODEL_TAG)) == recipe
-    return report if same and report["candidate"]["name"] == version.tags.get(MODEL_TAG) else None
+    candidate = record["inputs"]["candidate"]
+    same = report["candidate"]["name"] == candidate["name"] and all(
+        report["candidate"].get(name) == candidate["metrics"].get(name) for name in METRICS
+    )
+    return report if same else None
 
 
 def _trivial(inputs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 "use strict";
 
 const DEBOUNCE_MS = 120;
+const AHEAD_MS = 400;
 
 document.addEventListener("DOMContentLoaded", () => {
   const laps = document.querySelector("form.laps");
@@ -18,6 +19,9 @@ function racePage(form) {
   const moment = document.querySelector("#moment");
   const follow = form.querySelector(".follow");
   let timer = 0;
+  let ahead = 0;
+  let direction = 1;
+  let shown = Number(slider.value);
   let request = null;
   let events = null;
 
@@ -53,6 +57,7 @@ function racePage(form) {
       history.replaceState(null, "", address(lap, opened()));
       const first = moment.querySelector(".car .name")?.textContent ?? "";
       said.textContent = `Lap ${lap}: ${first} is predicted to win.`;
+      ahead = setTimeout(() => prepare(lap), AHEAD_MS);
     } catch (error) {
       if (error.name === "AbortError") return;
       said.textContent = `Lap ${lap} could not be shown: ${error.message}`;
@@ -60,12 +65,22 @@ function racePage(form) {
     if (!signal.aborted) moment.removeAttribute("aria-busy");
   }
 
+  // The service keeps what it has shown: asking for the next lap in this direction makes the next step quick.
+  function prepare(lap) {
+    const next = lap + direction;
+    if (next < 0 || next > Number(slider.max)) return;
+    fetch(address(next, null, "moment"), { priority: "low" }).catch(() => {});
+  }
+
   function moveTo(lap, wait = DEBOUNCE_MS) {
     const last = Number(slider.max);
     const wanted = Math.min(Math.max(lap, 0), last);
+    direction = wanted < shown ? -1 : 1;
+    shown = wanted;
     slider.value = String(wanted);
     now.textContent = String(wanted);
     clearTimeout(timer);
+    clearTimeout(ahead);
     timer = setTimeout(() => show(wanted), wait);
   }
 
@@ -115,41 +130,30 @@ function racePage(form) {
     car.querySelector(".driver").focus();
   });
 
-  // Each event is one lap as the service saw it when it was run: the slider goes along, and the page shows what it knows of that lap.
+  // Each event is one lap, written when the service had predicted it: the slider goes along, and the page shows that lap.
   function stopFollowing(why) {
     events?.close();
     events = null;
     follow.setAttribute("aria-pressed", "false");
-    if (why) said.textContent = why;
+    said.textContent = why;
   }
 
   follow.addEventListener("click", () => {
     if (events) { stopFollowing("No longer following."); return; }
-    events = new EventSource(`/v1/races/${race}/live`);
+    events = new EventSource(`/v1/races/${race}/live?wait=true`);
     follow.setAttribute("aria-pressed", "true");
-    said.textContent = "Waiting for the next lap.";
-    const heard = (event) => {
-      const lap = lapOf(event.data);
-      if (lap === null) return;
+    said.textContent = "Waiting for the next lap of a replay.";
+    events.addEventListener("lap", (event) => {
+      const { lap } = JSON.parse(event.data);
       if (lap > Number(slider.max)) slider.max = String(lap);
-      moveTo(lap, 0);
-    };
-    events.onmessage = heard;
-    events.addEventListener("lap", heard);
-    events.addEventListener("end", () => stopFollowing("The race is over."));
+      moveTo(lap);
+    });
+    events.addEventListener("end", () => stopFollowing("The replay is over."));
+    events.addEventListener("interrupted", () => stopFollowing("The replay was interrupted."));
     events.onerror = () => {
-      if (events?.readyState === EventSource.CLOSED) stopFollowing("There is nothing to follow: nobody is running this race now.");
+      if (events?.readyState === EventSource.CLOSED) stopFollowing("The service does not let this page follow; try again later.");
     };
   });
-}
-
-function lapOf(text) {
-  try {
-    const lap = JSON.parse(text).lap;
-    return Number.isInteger(lap) ? lap : null;
-  } catch {
-    return null;
-  }
 }
 
 function rollbackForm(form) {
@@ -170,8 +174,8 @@ function rollbackForm(form) {
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.error?.message ?? `the service answered ${answer.status}`);
       token.value = "";
-      const said_version = body.version ? `version ${body.version} is champion again` : "there is no champion now; the baseline answers";
-      said.textContent = `Rolled back: ${said_version}. Reload the page to see it.`;
+      const now = body.version ? `version ${body.version} is champion again` : "there is no champion now; the baseline answers";
+      said.textContent = `Rolled back: ${now}. Reload the page to see it.`;
     } catch (error) {
       said.textContent = `Not rolled back: ${error.message}`;
       button.disabled = false;

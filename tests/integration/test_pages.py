@@ -1,0 +1,320 @@
+"""The pages of a trained home over HTTP: what they show is what the JSON API says, whatever is asked of them."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+from loop_home import MLFLOW_WARNS, Loop
+
+from feature_repo.files import read_parquet
+from feature_repo.spine import Moment
+from feature_repo.visibility import CREATED, EVENT
+from serving.app import create_app
+from serving.dashboard.catalogue import SAMPLED_ROWS, catalogue, distributions
+from serving.dashboard.moment_view import driver_features, moment_view
+from serving.dashboard.race_data import race_data
+from serving.dashboard.seasons import race_list
+from serving.state import ServingState
+
+pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
+RACE = "2024_03"
+VOID = {"wbr", "meta", "link", "input", "img", "br", "rect", "line", "circle"}
+
+
+class Page(HTMLParser):
+    """A page taken apart; raises where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag, f"</{tag}> closes another tag"
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [
+            found
+            for name, found in self.tags
+            if name == tag and all(found.get(key) == value for key, value in attributes.items())
+        ]
+
+
+@pytest.fixture(scope="module")
+def client(loop: Loop) -> Iterator[TestClient]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with TestClient(create_app(loop.settings), raise_server_exceptions=False) as opened:
+            yield opened
+
+
+@pytest.fixture
+def state(client: TestClient) -> ServingState:
+    found: ServingState = client.app.state.serving  # type: ignore[attr-defined]
+    return found
+
+
+def drivers_in(text: str) -> list[str]:
+    return [str(link["data-driver"]) for link in Page(text).all("a") if "data-driver" in link]
+
+
+@pytest.mark.parametrize("address", ["/", "/seasons/2024", f"/races/{RACE}", f"/races/{RACE}?lap=0", "/models", "/features"])
+def test_every_page_is_well_formed_and_strict_about_what_it_loads(client: TestClient, address: str) -> None:
+    answer = client.get(address)
+    assert answer.status_code == 200, answer.text
+    page = Page(answer.text)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not page.all("style")
+    assert not [
+        attributes for _, attributes in page.tags if "style" in attributes or any(key.startswith("on") for key in attributes)
+    ]
+    loaded = [
+        str(found.get(key)) for tag, key in (("script", "src"), ("link", "href"), ("img", "src")) for found in page.all(tag)
+    ]
+    assert loaded
+    assert all(source.startswith("/") and not source.startswith("//") for source in loaded), "nothing from another host"
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert [found["href"] for found in page.all("a", **{"class": "skip"})] == ["#main"]
+
+
+def test_what_pages_load_is_there_and_is_kept_by_its_hash(client: TestClient) -> None:
+    page = Page(client.get("/").text)
+    for source in [page.all("script")[0]["src"], *[found["href"] for found in page.all("link")]]:
+        answer = client.get(str(source))
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+        again = client.get(str(source), headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_list_shows_every_race_newest_season_first(client: TestClient, loop: Loop) -> None:
+    races = race_list(loop.settings)
+    shown = re.findall(r'href="/races/([0-9_]+)"', client.get("/").text)
+    assert shown == [race["race_id"] for race in races]
+    assert [race["season"] for race in races] == sorted((race["season"] for race in races), reverse=True)
+    assert client.get("/").text.count("SIMULATED") == len(races)
+    assert re.findall(r'href="/races/([0-9_]+)"', client.get("/seasons/2023").text) == [r for r in shown if r.startswith("2023")]
+    results = read_parquet(loop.settings.features_dir / "race_result.parquet")
+    won = results[results["finish_position"] == 1].set_index("race_id")["driver_id"]
+    assert {race["race_id"]: race["winner"]["driver_id"] for race in races} == won.to_dict()
+
+
+@pytest.mark.parametrize("lap", [0, 1, 17])
+def test_the_race_page_shows_the_predicted_order_of_the_lap(client: TestClient, lap: int) -> None:
+    said = client.post("/v1/predict", json={"race_id": RACE, "lap": lap}).json()
+    answer = client.get(f"/races/{RACE}?lap={lap}")
+    assert drivers_in(answer.text) == [driver["driver_id"] for driver in said["drivers"]]
+    assert said["moment"]["as_of"] in answer.text
+    assert f"version {said['model']['version']}" in answer.text
+    assert all(note in unescape(answer.text) for note in said["notes"])
+    slider = Page(answer.text).all("input", id="lap")[0]
+    assert (slider["type"], slider["value"], slider["min"]) == ("range", str(lap), "0")
+
+
+def test_without_a_lap_the_page_shows_the_default_moment(client: TestClient, loop: Loop) -> None:
+    lap = Moment.parse(loop.settings.moment).lap_of(race_data(loop.settings, RACE).scheduled_laps)
+    assert client.get(f"/races/{RACE}").text == client.get(f"/races/{RACE}?lap={lap}").text
+
+
+def test_a_lap_beyond_the_last_is_the_last(client: TestClient, loop: Loop) -> None:
+    last = race_data(loop.settings, RACE).last_lap
+    assert Page(client.get(f"/races/{RACE}?lap=200").text).all("input", id="lap")[0]["value"] == str(last)
+
+
+def test_the_fragment_is_what_the_page_holds(client: TestClient) -> None:
+    whole, part = (client.get(f"/races/{RACE}?lap=9{more}").text for more in ("", "&fragment=moment"))
+    assert part in whole
+    assert "<html" not in part
+    assert len(drivers_in(part)) == 20
+
+
+def test_a_driver_opens_with_features_as_json_gives_them(client: TestClient, state: ServingState, loop: Loop) -> None:
+    race = race_data(loop.settings, RACE)
+    view = moment_view(state, race, 12)
+    driver = view.rows[4].driver_id
+    lines = driver_features(state, view, driver)
+    row = {
+        "race_id": RACE,
+        "driver_id": driver,
+        "constructor_id": race.entrant(driver).constructor_id,
+        "circuit_id": race.circuit_id,
+    }
+    asked = {"service": "finish_position_v1", "entity_rows": [row], "as_of": view.as_of.isoformat()}
+    answer = client.post("/v1/features", json=asked).json()
+    said = {line.name: (line.value, line.status) for group in lines.values() for line in group}
+    assert said == {name: (found["value"][0], found["status"][0]) for name, found in answer["features"].items()}
+    part = client.get(f"/races/{RACE}?lap=12&driver={driver}&fragment=driver").text
+    assert part in client.get(f"/races/{RACE}?lap=12&driver={driver}").text
+    assert re.findall(r'<th scope="row">([a-z0-9_]+)</th>', part.replace("<wbr>", "")) == list(said)
+
+
+def test_tyres_weather_and_order_are_those_known_at_the_lap(state: ServingState, loop: Loop) -> None:
+    race = race_data(loop.settings, RACE)
+    state_rows = read_parquet(loop.settings.features_dir / "race_state.parquet")
+    tyres = read_parquet(loop.settings.features_dir / "tire_state.parquet")
+    for lap in (0, 5, race.last_lap):
+        view = moment_view(state, race, lap)
+        known = state_rows[
+            (state_rows["race_id"] == RACE) & (state_rows[CREATED] <= view.as_of) & (state_rows[EVENT] <= view.as_of)
+        ]
+        driven = known.groupby("driver_id")["running_laps_completed"].max()
+        assert {row.driver_id: row.stints[-1].end for row in view.rows if row.stints} == driven.astype(int).to_dict()
+        for row in view.rows:
+            assert [stint.start for stint in row.stints[1:]] == [stint.end + 1 for stint in row.stints[:-1]]
+            assert not row.stints or row.stints[0].start == 1
+        newest = (
+            tyres[(tyres["race_id"] == RACE) & (tyres[EVENT] <= view.as_of)]
+            .sort_values(EVENT)
+            .drop_duplicates("driver_id", keep="last")
+        )
+        compounds = dict(zip(newest["driver_id"], newest["tire_compound"], strict=True))
+        assert {row.driver_id: row.stints[-1].compound for row in view.rows if row.stints} == compounds
+        assert sorted(row.running for row in view.rows if row.running) == list(range(1, len(driven) + 1))
+        assert all(0 <= start <= end <= lap for start, end in view.rain)
+
+
+def test_later_rows_change_nothing_but_the_result(loop: Loop) -> None:
+    race = race_data(loop.settings, RACE)
+    middle = race.laps[10]
+    assert max(stint.end for stints in race.stints(middle).values() for stint in stints) == 10
+    assert race.weather(race.race_start - pd.Timedelta(days=1)) is None
+    assert race.rain(race.race_start) == []
+    assert race.result_known_at is not None
+    assert race.result_known_at > race.laps[race.last_lap]
+
+
+def test_a_view_is_computed_once_per_lap(client: TestClient, state: ServingState, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answer = state.answer
+
+    def counted(race_id: str, moment: Moment | None = None, **how: Any) -> Any:
+        asked.append(str(moment))
+        return answer(race_id, moment, **how)
+
+    monkeypatch.setattr(state, "answer", counted)
+    for lap in (3, 4, 3, 4, 3):
+        client.get(f"/races/{RACE}?lap={lap}&fragment=moment")
+    assert asked == ["lap:3", "lap:4"]
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "kind"),
+    [
+        ("/races/2024_99", 404, "UnknownEntityError"),
+        ("/races/..%2f..%2fetc", 404, None),
+        ("/races/'; DROP TABLE races; --", 422, "InvalidIdError"),
+        ("/races/2024_03?lap=-1", 422, "RequestValidationError"),
+        ("/races/2024_03?lap=1e9", 422, "RequestValidationError"),
+        ("/races/2024_03?driver=<script>", 422, "RequestValidationError"),
+        ("/races/2024_03?driver=nobody", 404, "UnknownEntityError"),
+        ("/races/2024_03?fragment=driver", 404, "UnknownEntityError"),
+        ("/races/2024_03?fragment=all", 422, "RequestValidationError"),
+        ("/seasons/1999", 404, "UnknownEntityError"),
+        ("/seasons/x", 422, "RequestValidationError"),
+        ("/static/..%2fapp.js", 404, None),
+        ("/static/secret.css", 404, "NotFound"),
+    ],
+)
+def test_bad_requests_are_pages_that_say_what_is_wrong(client: TestClient, address: str, status: int, kind: str | None) -> None:
+    answer = client.get(address)
+    assert answer.status_code == status
+    if kind is not None:
+        assert f'<p class="error-kind">{kind}</p>' in answer.text
+        assert "<script>" not in answer.text
+        Page(answer.text)
+
+
+def test_a_fault_inside_is_answered_without_its_insides(
+    client: TestClient, state: ServingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(state, "answer", broken)
+    answer = client.get(f"/races/{RACE}?lap=6")
+    assert answer.status_code == 500
+    assert "secret detail" not in answer.text
+
+
+def test_the_model_board_shows_versions_verdicts_and_gains(client: TestClient) -> None:
+    board = client.get("/v1/models").json()
+    text = client.get("/models").text
+    assert [version["version"] for version in board["versions"]] == re.findall(r'id="version-(\d+)"', text)
+    decided = [version for version in board["versions"] if version["decision"]]
+    assert decided
+    for version in decided:
+        decision = version["decision"]
+        assert set(decision["metrics"]) >= {version["model"], "ensemble", "grid_order"}
+        assert sum(len(shares) for shares in decision["slices"].values()) == len(decision["slices"]) * len(decision["metrics"])
+        assert all(reason in unescape(text) for reason in decision["reasons"])
+        assert all(check["message"] in unescape(text) for check in decision["checks"])
+        if decision["gain"]["estimate"] is not None:
+            assert f"{100 * decision['gain']['estimate']:+.1f} %" in text
+        assert decision["controls"], "the evaluation of this very model compares it with blank pictures"
+    assert "PITWALL_API_TOKEN" in text, "this service has no token, so the page says that it refuses changes"
+    assert not Page(text).all("input", type="password")
+
+
+def test_slices_of_a_season_are_exact_places_over_its_rows(client: TestClient, loop: Loop) -> None:
+    decision = next(version["decision"] for version in client.get("/v1/models").json()["versions"] if version["decision"])
+    record = client.get("/v1/models/finish_position/decisions?inputs=true").json()["decisions"][0]["inputs"]["candidate"]
+    for season, shares in decision["slices"].items():
+        races = [race for race in record["races"] if race["race_id"].startswith(season)]
+        assert shares[record["name"]] == pytest.approx(sum(r["hits"] for r in races) / sum(r["n_rows"] for r in races))
+
+
+def test_the_catalogue_is_feasts(client: TestClient, state: ServingState, loop: Loop) -> None:
+    text = client.get("/features").text
+    known = catalogue(state)
+    views = {view.name: view for view in state.store.list_feature_views()}
+    assert [view["name"] for view in known["views"]] == sorted(views)
+    for view in known["views"]:
+        definition = views[view["name"]]
+        assert [feature["name"] for feature in view["features"]] == [field.name for field in definition.features]
+        assert view["ttl_s"] == definition.ttl.total_seconds()
+        assert all(f"<h3>{feature['name']} " in text.replace("<wbr>", "") for feature in view["features"])
+        assert all(feature["distribution"]["sampled"] for feature in view["features"])
+    assert {service["name"] for service in known["services"]} == {service.name for service in state.store.list_feature_services()}
+    assert [entity["name"] for entity in known["entities"]] == ["circuit", "constructor", "driver", "race"]
+
+
+def test_histograms_are_of_evenly_spaced_rows(loop: Loop) -> None:
+    for view in ("race_state", "tire_state"):
+        frame = read_parquet(loop.settings.features_dir / f"{view}.parquet")
+        step = -(-len(frame) // SAMPLED_ROWS)
+        for name, shape in distributions(loop.settings, view).items():
+            seen = frame[name].iloc[::step]
+            assert shape["sampled"] == len(seen) <= SAMPLED_ROWS
+            assert shape["missing"] == pytest.approx(seen.isna().mean())
+            assert sum(shape["counts"]) == seen.notna().sum()
+            if "edges" in shape:
+                assert (shape["edges"][0], shape["edges"][-1]) == pytest.approx((seen.min(), seen.max()), rel=1e-5)
+
+
+def test_the_catalogue_tells_fresh_from_stale(state: ServingState) -> None:
+    then = pd.Timestamp(next(view for view in catalogue(state)["views"] if view["name"] == "driver_form")["newest_online"])
+    status = {}
+    for days in (1, 3000):
+        known = catalogue(state, now=then + pd.Timedelta(days=days))
+        status[days] = {view["name"]: view["status"] for view in known["views"]}
+    assert status[1]["driver_form"] == "FRESH"
+    assert status[3000]["driver_form"] == "STALE"
