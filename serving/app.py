@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from feature_repo.settings import Settings
 from serving.http_errors import add_error_handlers
 from serving.limits import BodyLimit, Timed
-from serving.routes import features, health, models, pages, predict, races
+from serving.routes import features, health, live, models, pages, predict, races
 from serving.schemas import ErrorBody
 from serving.state import ServingState
 
@@ -37,7 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         app.state.serving = await anyio.to_thread.run_sync(ServingState, settings)
         try:
-            yield
+            with live.ended_by_signals(app):
+                yield
         finally:
             await anyio.to_thread.run_sync(app.state.serving.close)
 
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=_ERRORS,  # type: ignore[arg-type]  # int keys are status codes
     )
     add_error_handlers(app)
-    for router in (features.router, predict.router, races.router, models.router, health.router, pages.router):
+    for router in (features.router, predict.router, races.router, models.router, live.router, health.router, pages.router):
         app.include_router(router)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_kib * 1024)
     app.add_middleware(Timed, state=app.state)  # added last: the outermost

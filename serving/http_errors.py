@@ -21,6 +21,7 @@ from serving.errors import (
     NotServedOnlineError,
     RaceOverError,
     TokenNotConfiguredError,
+    TooManyStreamsError,
     WrongTokenError,
 )
 
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RegistryBusyError, 503),
     (OnlineStoreUnavailableError, 503),
     (NoModelError, 503),
+    (TooManyStreamsError, 503),
     (MissingInputError, 503),
     (LookupError, 404),
 )

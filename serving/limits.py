@@ -73,12 +73,14 @@ class Timed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, waited = time.perf_counter(), 500, 0.0
 
         async def noted(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, waited
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if (b"content-type", b"text/event-stream; charset=utf-8") in message["headers"]:
+                    waited = time.perf_counter() - started  # it goes on for as long as somebody listens
             await send(message)
 
         try:
@@ -87,4 +89,4 @@ class Timed:
             route = scope.get("route")  # set by the router; a path that is no endpoint has none, and no label of its own
             endpoint = getattr(route, "path", "(none)")
             metrics: Metrics = self._state.serving.metrics
-            metrics.request.labels(endpoint, scope["method"], str(status)).observe(time.perf_counter() - started)
+            metrics.request.labels(endpoint, scope["method"], str(status)).observe(waited or time.perf_counter() - started)

@@ -6,12 +6,16 @@ themselves with `Last-Event-ID` and miss nothing. Each stream costs a look at on
 
 import asyncio
 import re
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -55,6 +59,34 @@ class Streams:
 
     def __init__(self) -> None:
         self.open = 0
+
+
+@contextmanager
+def ended_by_signals(app: FastAPI) -> Iterator[None]:
+    """While the application runs: whatever tells the process to stop also ends its streams, which it would wait for.
+
+    Signals reach a program's main thread only; an application that runs in another is stopped by other means.
+    """
+    app.state.stopping = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        app.state.stopping = True
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @router.get("/{race_id}/replay", response_model=ReplayResponse)
@@ -129,7 +161,7 @@ async def _follow(
                 if reader.state == "interrupted":
                     yield b"event: interrupted\ndata: {}\n\n"
                 return
-            if now - began > _LONGEST_S or getattr(request.app.state, "stopping", False):
+            if now - began > _LONGEST_S or request.app.state.stopping:
                 return
             if now - said > _HEARTBEAT_S:
                 said = now
