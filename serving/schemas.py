@@ -61,6 +61,7 @@ class FeaturesRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"service": "finish_position_v1", "entity_rows": [{"race_id": "2024_08", "driver_id": "max_verstappen"}]},
@@ -110,6 +111,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"race_id": "2024_08", "lap": 39},
@@ -311,7 +313,7 @@ class DecisionsResponse(BaseModel):
 class PromoteRequest(BaseModel):
     """Which version becomes champion."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": "3"}]})
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"version": "3"}]})
 
     version: VersionNumber
 
