@@ -5,10 +5,25 @@ defaults. Nothing is read or created on import; entry points build one `Settings
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from feature_repo.errors import BadUsageError
+
+
+class _YamlWithoutSecrets(YamlConfigSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        """What the file says.
+
+        Raises:
+            BadUsageError: it holds a secret.
+        """
+        found = super().__call__()
+        if "api_token" in found:
+            raise BadUsageError("pitwall.yaml: holds api_token; secrets come from the environment only (PITWALL_API_TOKEN)")
+        return found
 
 
 class Settings(BaseSettings):
@@ -85,7 +100,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then environment, then `pitwall.yaml`; `.env` and secret files are not read."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _YamlWithoutSecrets(settings_cls)
 
     @property
     def lake_dir(self) -> Path:

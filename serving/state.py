@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings
-from feature_repo.spine import Moment, unknown
+from feature_repo.spine import Moment, load_entrants, unknown
 from feature_repo.store import open_store
 from feature_repo.stores.online import packed_store
 from ml.errors import ModelContractError
@@ -78,6 +78,7 @@ class ServingState:
         """Called when the service ends, before the models are closed."""
         self._renderer = TraceRenderer()
         self._freshness: tuple[float, dict[str, float]] = (float("-inf"), {})
+        self._warm()
 
     def answer(
         self, race_id: str, moment: Moment | None = None, *, live: bool = False, drivers: Sequence[str] | None = None
@@ -130,6 +131,13 @@ class ServingState:
         self.metrics.predictions.labels(answer.model.version, answer.model.role, answer.prediction.source).inc()
         for fallback in answer.fallbacks:
             self.metrics.fallbacks.labels(fallback).inc()
+
+    def _warm(self) -> None:
+        """Answer once before anybody asks: reading tables, registry and encoder makes a first answer a hundred times slower."""
+        try:
+            self.answer(str(load_entrants(self.settings)["race_id"].max()))
+        except Exception as error:  # noqa: BLE001 - a home that cannot answer yet; /readyz says what is missing
+            logger.warning("not_warm %s: %s", type(error).__name__, error)
 
     def trace_png(self, race_id: str, driver_id: str, moment: Moment) -> bytes | None:
         """The speed trace of a car at a moment, drawn as for the model; None for a car without a lap.
