@@ -158,6 +158,7 @@ function racePage(form) {
 
 function rollbackForm(form) {
   form.hidden = false;
+  document.querySelector(".by-hand").hidden = true;
   const said = form.querySelector(".said");
   const token = form.querySelector("input");
   const button = form.querySelector("button");

@@ -1,0 +1,112 @@
+"""Fixtures for tests in a browser: a served home in this process, and Debian's Chromium to look at it."""
+
+import os
+import shutil
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import uvicorn
+from loop_home import Loop, copy_of
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pydantic import SecretStr
+
+from feature_repo.settings import Settings
+from ml.registry import alias_version, move_champion, open_registry, registry_lock
+from serving.app import create_app
+
+WAIT_MS = 20_000
+"""How long something may take to show: other tests may be running."""
+
+TOKEN = "token-of-this-test"
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A service that answers.
+
+    Attributes:
+        url: where.
+        settings: of its home; version 2 is champion when the tests begin.
+    """
+
+    url: str
+    settings: Settings
+
+
+def _chromium() -> str:
+    """Where the browser is; without one the tests fail in CI and are skipped elsewhere."""
+    named = os.environ.get("PITWALL_CHROMIUM")
+    found = named or next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        message = f"no browser: none of {', '.join(_NAMES)} is installed and PITWALL_CHROMIUM is not set"
+        if "CI" in os.environ:
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One headless Chromium for all tests."""
+    executable = _chromium()
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def site(browser: Browser, loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A copy of the trained home with the candidate as champion, served with a token."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = copy_of(loop, tmp_path_factory.mktemp("site") / "home")
+        settings = settings.model_copy(update={"api_token": SecretStr(TOKEN)})
+        client = open_registry(settings)
+        if alias_version(client, "champion") is None:  # whatever the gate said: the page is to roll it back
+            with registry_lock(settings):
+                move_champion(client, expected=None, new="2", reason="promote")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert thread.is_alive(), "the service ended while it started"
+            assert time.monotonic() < deadline, "the service did not start within a minute"
+            time.sleep(0.05)
+        yield Site(f"http://127.0.0.1:{port}", settings)
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A fresh browser profile; indirect parameters are those of `Browser.new_context`."""
+    asked: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})}
+    opened = browser.new_context(base_url=site.url, **asked)
+    opened.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A tab; whatever the browser complains about, the content security policy included, fails the test."""
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.complaints = complaints  # type: ignore[attr-defined]
+    yield opened
+    assert complaints == []
