@@ -13,16 +13,22 @@ import pytest
 
 
 @contextmanager
-def own_redis(folder: Path) -> Iterator[str]:
-    """`127.0.0.1:<port>` of a server that keeps nothing on disk and ends with the block."""
+def own_redis(folder: Path, *, port: int | None = None) -> Iterator[str]:
+    """`127.0.0.1:<port>` of a server that keeps nothing on disk and ends with the block.
+
+    Args:
+        folder: its working directory.
+        port: where it listens, such as where another one did that has ended; default a free one.
+    """
     program = shutil.which("redis-server")
     if program is None:
         if os.environ.get("CI"):
             raise RuntimeError("redis-server: not found; the tests of the Redis store need it: apt-get install redis-server")
         pytest.skip("redis-server is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    if port is None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
