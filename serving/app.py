@@ -8,8 +8,10 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from feature_repo.settings import Settings
+from serving.beside import Beside
 from serving.http_errors import add_error_handlers
 from serving.limits import BodyLimit, Timed
+from serving.prediction_log import PredictionLog
 from serving.routes import features, health, live, models, pages, predict, races
 from serving.schemas import ErrorBody
 from serving.state import ServingState
@@ -36,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         app.state.serving = await anyio.to_thread.run_sync(ServingState, settings)
+        Beside(app.state.serving, PredictionLog(settings))
         try:
             with live.ended_by_signals(app):
                 yield
