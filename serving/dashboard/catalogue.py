@@ -160,12 +160,10 @@ def _sampled(path: Path, column: str) -> pa.ChunkedArray:
 def _distribution(values: pa.ChunkedArray) -> dict[str, Any]:
     sampled, missing = len(values), values.null_count
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        items = (
-            pa.concat_arrays([chunk.flatten() for chunk in values.chunks]) if values.num_chunks else pa.array([], pa.float64())
-        )
-        values = pa.chunked_array([items[:: max(math.ceil(len(items) / _MOST_LIST_ITEMS), 1)]]) if len(items) else None
-        if values is None:
-            return {"sampled": sampled, "missing": 1.0, "counts": [], "edges": []}
+        parts = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks)
+        items = np.concatenate([np.zeros(0), *parts])
+        items = items[:: max(math.ceil(len(items) / _MOST_LIST_ITEMS), 1)]
+        return {"sampled": sampled, "missing": missing / max(sampled, 1), **_bins(items[np.isfinite(items)])}
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_boolean(values.type):
         return {"sampled": sampled, "missing": missing / max(sampled, 1), **_categories(values.drop_null().to_pylist())}
     numbers = values.drop_null().to_numpy().astype(np.float64)

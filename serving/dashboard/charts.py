@@ -191,10 +191,10 @@ def interval_plot(rows: Sequence[Interval], *, limit: float | None, title: str) 
         name = "i-good" if row.low is not None and row.low > 0 else "i-bad" if row.high is not None and row.high < 0 else "i-open"
         parts.append(f'<text class="i-label" x="0" y="{top + 13}">{escape(row.label)}</text>')
         parts.append(f'<text class="i-value" x="0" y="{top + 28}">{escape(shown)}</text>')
-        middle = top + 40
-        parts.append(f'<line class="i-zero" x1="{at(0)}" x2="{at(0)}" y1="{middle - 9}" y2="{middle + 9}"/>')
+        middle = top + 41
+        parts.append(f'<line class="i-zero" x1="{at(0)}" x2="{at(0)}" y1="{middle - 7}" y2="{middle + 7}"/>')
         if limit is not None:
-            parts.append(f'<line class="i-limit" x1="{at(limit)}" x2="{at(limit)}" y1="{middle - 9}" y2="{middle + 9}"/>')
+            parts.append(f'<line class="i-limit" x1="{at(limit)}" x2="{at(limit)}" y1="{middle - 7}" y2="{middle + 7}"/>')
         if row.low is not None and row.high is not None:
             parts.append(f'<line class="i-span {name}" x1="{at(row.low)}" x2="{at(row.high)}" y1="{middle}" y2="{middle}"/>')
         parts.append(f'<circle class="i-point {name}" cx="{at(row.estimate)}" cy="{middle}" r="5"/>')

@@ -1,10 +1,20 @@
 """Numbers, times and ids as the pages write them."""
 
 import math
+import re
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup, escape
+
+_DAY = 86_400
+_UNITS = (
+    (730 * _DAY, "y", 365 * _DAY, "d", _DAY),
+    (_DAY, "d", _DAY, "h", 3600),
+    (3600, "h", 3600, "min", 60),
+    (60, "min", 60, "s", 1),
+)
+"""From how many seconds on, unit and its seconds, smaller unit and its seconds; a year is 365 days."""
 
 _SMALL_WORDS = {"de", "do", "of", "di"}
 
@@ -29,8 +39,8 @@ def age(seconds: float | None) -> str:
         return "–"
     whole = round(abs(seconds))
     sign = "-" if seconds < 0 and whole else ""
-    for unit, size, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
+    for least, unit, size, smaller, small in _UNITS:
+        if whole >= least:
             rest = (whole % size) // small
             return f"{sign}{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{sign}{whole} s"
@@ -71,4 +81,9 @@ def name_of(ref: str) -> str:
 
 def breakable(name: str) -> Markup:
     """A long name that may break after its underscores, on a phone."""
-    return Markup(escape(name).replace("_", "_<wbr>"))
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
+
+
+def coded(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))

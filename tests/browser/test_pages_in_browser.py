@@ -148,8 +148,7 @@ def test_traces_are_drawn(page: Page) -> None:
     page.goto(f"/races/{RACE}?lap=12")
     first = page.locator(".traces img").first
     first.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.traces img').complete")
-    assert first.evaluate("image => image.naturalWidth") > 100
+    assert first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
 
 
 @pytest.mark.parametrize("context", [{"java_script_enabled": False}], indirect=True)

@@ -93,7 +93,7 @@ def test_an_interval_that_excludes_zero_is_told_from_one_that_does_not() -> None
     assert (
         title(svg) == "Gains: good: +30.0 % [+10.0 %, +50.0 %]; open: +10.0 % [-20.0 %, +40.0 %]; bad: -30.0 % [-50.0 %, -10.0 %]"
     )
-    assert sum(element.attrib["class"] == "i-limit" for element in parsed(svg).iter("line")) == 1
+    assert sum(element.attrib["class"] == "i-limit" for element in parsed(svg).iter("line")) == len(rows)
 
 
 def test_a_gain_without_an_interval_is_a_point_alone() -> None:

@@ -17,7 +17,8 @@ def test_percent_keeps_small_chances_and_near_certainties_visible(value: float, 
     ("seconds", "shown"),
     [
         (None, "–"), (float("nan"), "–"), (0, "0 s"), (59.4, "59 s"), (60, "1 min"), (3720, "1 h 2 min"), (7200, "2 h"),
-        (90_000, "1 d 1 h"), (-61, "-1 min 1 s"),
+        (90_000, "1 d 1 h"), (400 * 86_400, "400 d"),
+        (36_500 * 86_400, "100 y"), (823 * 86_400, "2 y 93 d"), (-61, "-1 min 1 s"),
     ],
 )  # fmt: skip
 def test_ages_have_two_units(seconds: float | None, shown: str) -> None:
@@ -43,3 +44,8 @@ def test_ordinals_times_and_names() -> None:
     assert formats.when(None) == "–"
     assert formats.day("2024-05-06T13:05:12+00:00") == "6 May 2024"
     assert formats.name_of("red_bull") == "Red Bull"
+
+
+def test_names_break_after_underscores_and_backticks_are_code_but_text_stays_text() -> None:
+    assert formats.breakable("driver_elo<") == "driver_<wbr>elo&lt;"
+    assert formats.coded("run `pitwall <x>` & see") == "run <code>pitwall &lt;x&gt;</code> &amp; see"
