@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FeatureView
-from feast.errors import FeastObjectNotFoundException
 from feast.feature_view import DUMMY_ENTITY_NAME
 from numpy.typing import NDArray
 
 from feature_repo.settings import Settings
+from feature_repo.stores.errors import OnlineStoreUnavailableError
 from feature_repo.stores.online import packed_store
 from feature_repo.visibility import EVENT, as_utc
 from serving.dashboard.tables import FileVersion, file_version
@@ -36,10 +36,12 @@ def catalogue(state: ServingState, *, now: datetime | None = None) -> dict[str, 
         state: of the service.
         now: the clock that ages are counted to; default the current time.
     Returns:
-        `as_of`; `entities` (`name, join_key, description`); `services` (`name, description, features`); `views` (`name,
-        description, entities, ttl_s, fresh_for_s, tags, services, rows, newest_offline, newest_online, age_s, status, features`).
-        `age_s` is that of the newest row that lookups read: online where the view is served online, else in the table. A feature
-        has `name, dtype, description` and `distribution` (None where the table does not exist), as `distributions` gives it.
+        `as_of`; `online_problem` (why the online store does not answer, or None); `entities` (`name, join_key, description`);
+        `services` (`name, description, features`); `views` (`name, description, entities, is_online, ttl_s, fresh_for_s, tags,
+        services, rows, newest_offline, newest_online, age_s, status, features`). `age_s` is that of the newest row that lookups
+        read: online where the view is served online, else in the table; `status` is FRESH, STALE, MISSING (no row), or UNKNOWN
+        while the online store does not answer. A feature has `name, dtype, description` and `distribution` (None where the table
+        does not exist), as `distributions` gives it.
     """
     clock = as_utc(now or datetime.now(UTC))
     store = state.store
@@ -49,6 +51,7 @@ def catalogue(state: ServingState, *, now: datetime | None = None) -> dict[str, 
         for service in services
     }
     views = sorted(store.list_feature_views(allow_cache=True), key=lambda view: view.name)
+    online, problem = _newest_online(state, [view for view in views if view.online])
     return {
         "as_of": clock.isoformat(timespec="seconds"),
         "entities": [
@@ -64,7 +67,11 @@ def catalogue(state: ServingState, *, now: datetime | None = None) -> dict[str, 
             }
             for service in services
         ],
-        "views": [_view(state, view, [name for name, by_view in used.items() if view.name in by_view], clock) for view in views],
+        "online_problem": problem,
+        "views": [
+            _view(state.settings, view, [name for name, by_view in used.items() if view.name in by_view], online, clock)
+            for view in views
+        ],
     }
 
 
@@ -79,14 +86,17 @@ def distributions(settings: Settings, view: str) -> dict[str, dict[str, Any]]:
     return _distributions(file_version(path)) if path.exists() else {}
 
 
-def _view(state: ServingState, view: FeatureView, services: list[str], clock: pd.Timestamp) -> dict[str, Any]:
-    settings, ttl_s = state.settings, view.ttl.total_seconds() if view.ttl else None
+def _view(
+    settings: Settings, view: FeatureView, services: list[str], online: dict[str, pd.Timestamp | None], clock: pd.Timestamp
+) -> dict[str, Any]:
+    ttl_s = view.ttl.total_seconds() if view.ttl else None
     fresh_for_s = float(view.tags["fresh_for_s"]) if "fresh_for_s" in view.tags else ttl_s
     path = settings.features_dir / f"{view.name}.parquet"
     rows, offline = _footer(file_version(path)) if path.exists() else (0, None)
-    online = _newest_online(state, view)
-    newest = online if view.online else offline
+    newest = online.get(view.name) if view.online else offline
     age_s = None if newest is None else (clock - newest).total_seconds()
+    is_unknown = view.online and view.name not in online
+    is_old = age_s is not None and fresh_for_s is not None and age_s > fresh_for_s
     shapes = distributions(settings, view.name)
     return {
         "name": view.name,
@@ -99,9 +109,9 @@ def _view(state: ServingState, view: FeatureView, services: list[str], clock: pd
         "services": services,
         "rows": rows,
         "newest_offline": None if offline is None else offline.isoformat(),
-        "newest_online": None if online is None else online.isoformat(),
+        "newest_online": newest.isoformat() if view.online and newest is not None else None,
         "age_s": age_s,
-        "status": "MISSING" if age_s is None else "STALE" if fresh_for_s is not None and age_s > fresh_for_s else "FRESH",
+        "status": "UNKNOWN" if is_unknown else "MISSING" if age_s is None else "STALE" if is_old else "FRESH",
         "features": [
             {
                 "name": field.name,
@@ -114,14 +124,16 @@ def _view(state: ServingState, view: FeatureView, services: list[str], clock: pd
     }
 
 
-def _newest_online(state: ServingState, view: FeatureView) -> pd.Timestamp | None:
-    if not view.online:
-        return None
-    try:
-        newest_us = packed_store(state.store).newest_event(state.store.config, view)
-    except FeastObjectNotFoundException:
-        return None
-    return None if newest_us is None else pd.Timestamp(newest_us, unit="us", tz="UTC")
+def _newest_online(state: ServingState, views: Iterable[FeatureView]) -> tuple[dict[str, pd.Timestamp | None], str | None]:
+    """The newest event time online of each view that has one, and what is wrong with the store: then no more is asked."""
+    found: dict[str, pd.Timestamp | None] = {}
+    for view in views:
+        try:
+            newest_us = packed_store(state.store).newest_event(state.store.config, view)
+        except OnlineStoreUnavailableError as error:
+            return {}, str(error)
+        found[view.name] = None if newest_us is None else pd.Timestamp(newest_us, unit="us", tz="UTC")
+    return found, None
 
 
 @functools.lru_cache(maxsize=32)

@@ -14,6 +14,8 @@ from loop_home import MLFLOW_WARNS, Loop
 
 from feature_repo.files import read_parquet
 from feature_repo.spine import Moment
+from feature_repo.stores.errors import OnlineStoreUnavailableError
+from feature_repo.stores.online import packed_store
 from feature_repo.visibility import CREATED, EVENT
 from serving.app import create_app
 from serving.dashboard.catalogue import SAMPLED_ROWS, catalogue, distributions
@@ -323,3 +325,22 @@ def test_the_catalogue_tells_fresh_from_stale(state: ServingState) -> None:
         status[days] = {view["name"]: view["status"] for view in known["views"]}
     assert status[1]["driver_form"] == "FRESH"
     assert status[3000]["driver_form"] == "STALE"
+
+
+def test_without_the_online_store_the_catalogue_is_shown_with_ages_unknown(
+    client: TestClient, state: ServingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def gone(_config: Any, view: Any) -> int:
+        asked.append(view.name)
+        raise OnlineStoreUnavailableError("store.example: does not answer")
+
+    monkeypatch.setattr(packed_store(state.store), "newest_event", gone)
+    answer = client.get("/features")
+    assert answer.status_code == 200
+    assert "store.example: does not answer" in answer.text
+    assert len(asked) == 1, "a store that is away is not asked for every view"
+    known = catalogue(state)
+    assert {view["status"] for view in known["views"] if view["is_online"]} == {"UNKNOWN"}
+    assert {view["status"] for view in known["views"] if not view["is_online"]} <= {"FRESH", "STALE"}
