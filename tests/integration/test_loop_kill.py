@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 # Where a run dies: module, class or "", function, and at which call. Each run gets further than the one before.
 INSTANTS = (
     ("pipelines.features.build", "", "write_parquet", 7),  # features: some tables are new
-    ("pipelines.materialize", "_ViewWriter", "_write_row", 300),  # inside a transaction of the online store
+    ("feature_repo.stores.online_sqlite", "PackedSqliteOnlineStore", "write_rows", 6),  # some views are online, others not
     ("ml.traces.store", "ImageArtifactStore", "_append", 100),  # a picture is there, its record is not
     ("ml.trainer", "MultiModalTrainer", "save_checkpoint", 7),  # the candidate's second net, half trained
     ("pipelines.promotion", "", "_store_record", 1),  # both versions are logged, the verdict is not
@@ -28,6 +28,7 @@ SCRIPT = textwrap.dedent(
     """
     import importlib, json, os, signal, sys, traceback
     for name in ("feast", "mlflow.pyfunc", "torch", "pipelines.cli", "pipelines.embeddings", "pipelines.evaluation",
+                 "feature_repo.stores.online_sqlite",
                  "pipelines.features.build", "pipelines.materialize", "pipelines.promotion", "pipelines.traces",
                  "pipelines.training", "ml.trainer", "ml.traces.store"):
         importlib.import_module(name)

@@ -111,7 +111,7 @@ def test_damaged_pictures_are_reported_and_the_rest_embedded(home, caplog):
 
 
 def test_a_stopped_run_keeps_what_it_had(home, monkeypatch):
-    monkeypatch.setattr(embeddings, "_PART", 1)
+    monkeypatch.setattr(embeddings, "PART", 1)
     real, calls = embeddings._embed, []
 
     def stop_at_third(encoder, images):
