@@ -52,9 +52,9 @@ def _chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One headless Chromium for all tests."""
+    """One headless Chromium for the tests of a module; while it is open, nothing else in this thread can run an event loop."""
     executable = _chromium()
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
@@ -62,7 +62,7 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(browser: Browser, loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A copy of the trained home with the candidate as champion, served with a token."""
     with warnings.catch_warnings():
