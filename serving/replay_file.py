@@ -6,6 +6,7 @@ whole events only, and notices by the file itself that another replay has begun.
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ def replay_path(settings: Settings, race_id: str) -> Path:
 
 
 class ReplayWriter:
-    """Writes the events of one replay, numbered from 0.
+    """Writes the events of one replay, numbered from 0; as a context, says `interrupted` when it is left by an error.
 
     Args:
         path: of the record; the one before is replaced.
@@ -62,7 +63,12 @@ class ReplayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:  # fmt: skip
-        os.close(self._file)
+        try:
+            if error is not None:
+                with suppress(OSError):  # a full disk is what interrupted it, perhaps
+                    self.append({"event": "interrupted"})
+        finally:
+            os.close(self._file)
 
     def _line(self, event: dict[str, Any]) -> bytes:
         numbered = {"id": self._next, "run": self.run, **event, "written_at": time.time()}
@@ -77,7 +83,7 @@ class ReplayEvent:
     Attributes:
         run: of which replay.
         number: 0 = its first.
-        kind: `start`, `lap` or `end`.
+        kind: `start`, `lap`, `end` or `interrupted`.
         line: the event as JSON.
         due: UNIX time by which the next one is to come.
     """
@@ -115,7 +121,8 @@ class ReplayReader:
             return "none"
         if self.last.kind == "end":
             return "ended"
-        return "interrupted" if time.time() > self.last.due + SILENCE_S else "running"
+        silent = time.time() > self.last.due + SILENCE_S  # a process that was killed says nothing
+        return "interrupted" if silent or self.last.kind == "interrupted" else "running"
 
     def news(self) -> list[ReplayEvent]:
         """The events written since the last call, oldest first; after a new replay has begun, its events."""

@@ -30,7 +30,7 @@ MAX_STREAMS = 200
 
 _LOOK_EVERY_S, _HEARTBEAT_S, _LONGEST_S = 0.25, 15.0, 3600.0
 _EVENT_ID = re.compile(r"([0-9a-f]{12})-([0-9]{1,6})")
-_OVER = ("ended", "interrupted")
+_OVER, _OVER_KINDS = ("ended", "interrupted"), ("end", "interrupted")
 
 router = APIRouter(prefix="/v1/races", tags=["races"])
 
@@ -45,7 +45,7 @@ class ReplayResponse(BaseModel):
         race_id: the race.
         state: `none`, `running`, `interrupted` (its next lap is a minute late) or `ended`.
         last_event_id: of its newest event, for `Last-Event-ID`; null without a replay.
-        events: `start`, then a `lap` (a prediction, as of POST /v1/predict) each, then `end`.
+        events: `start`, then a `lap` (a prediction, as of POST /v1/predict) each, then `end` or `interrupted`.
     """
 
     race_id: str
@@ -109,7 +109,10 @@ def replay(
     "/{race_id}/live",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events start, lap and end."},
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Events start, lap, end, interrupted.",
+        },
         204: {"description": "Nothing comes after the event that Last-Event-ID names: do not come back."},
     },
 )
@@ -158,7 +161,7 @@ async def _follow(
             if events:
                 waiting, said = False, now
             if not waiting and reader.state in _OVER:
-                if reader.state == "interrupted":
+                if reader.last is not None and reader.last.kind not in _OVER_KINDS:  # it was killed
                     yield b"event: interrupted\ndata: {}\n\n"
                 return
             if now - began > _LONGEST_S or request.app.state.stopping:

@@ -140,6 +140,12 @@ def test_a_replay_that_falls_silent_ends_its_streams(
         record.append({"event": "lap", "lap": 0, "next_in_s": 0.0})
         with following(url, OTHER) as stream:
             assert [kind for _, kind, _ in stream] == ["start", "lap", "interrupted"]
+    with pytest.raises(OSError, match="full"), ReplayWriter(replay_path(home, OTHER), "b" * 12, {"event": "start"}):
+        raise OSError("disk full")
+    with following(url, OTHER) as stream:
+        events = list(stream)
+    assert [kind for _, kind, _ in events] == ["start", "interrupted"], "said once"
+    assert httpx.get(f"{url}/v1/races/{OTHER}/live", headers={"Last-Event-ID": events[-1][0]}).status_code == 204
     assert httpx.get(f"{url}/v1/races/{OTHER}/replay").json()["state"] == "interrupted"
 
 

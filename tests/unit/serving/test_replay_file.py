@@ -71,6 +71,15 @@ def test_a_replay_that_falls_silent_was_interrupted(tmp_path: Path, monkeypatch:
         assert reader.state == state
 
 
+def test_a_replay_that_ends_in_an_error_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "2024_08.jsonl"
+    with pytest.raises(KeyboardInterrupt), ReplayWriter(path, "a" * 12, {"event": "start"}):
+        raise KeyboardInterrupt
+    reader = ReplayReader(path)
+    assert [event.kind for event in reader.news()] == ["start", "interrupted"]
+    assert reader.state == "interrupted"
+
+
 def test_a_writer_goes_on_where_the_disk_took_part_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "2024_08.jsonl"
     write = os.write
