@@ -20,6 +20,7 @@ BENCHMARKS = {
     "embedding": "bench_embedding",
     "training": "bench_training",
     "prediction": "bench_prediction",
+    "serving": "bench_serving",
     "retrieval": "bench_retrieval",
     "materialize": "bench_materialize",
     "materialize-servers": "bench_materialize_servers",
