@@ -24,6 +24,11 @@ _LETTERS = {
     "WET": "W",
 }
 
+COMPOUNDS = tuple(_LETTERS)
+"""Every compound that is known, softest first, then those for rain."""
+OLD_COMPOUNDS = ("HYPERSOFT", "ULTRASOFT", "SUPERSOFT")
+"""Used until 2018."""
+
 
 @dataclass(frozen=True)
 class Stint:

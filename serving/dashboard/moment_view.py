@@ -11,6 +11,7 @@ import pandas as pd
 
 from feature_repo.ids import validate_driver_id
 from feature_repo.spine import Moment, unknown
+from serving.dashboard import charts
 from serving.dashboard.charts import Stint
 from serving.dashboard.race_data import Entrant, RaceData, Result, Weather
 from serving.dashboard.tables import FileVersion, file_version
@@ -72,6 +73,12 @@ class MomentView:
     rows: list[Row]
     weather: Weather | None
     rain: list[tuple[float, float]]
+
+    @property
+    def compounds(self) -> list[str]:
+        """Compounds that the legend of the tyres names: those of today, and older ones that were driven; softest first."""
+        driven = {stint.compound for row in self.rows for stint in row.stints}
+        return [compound for compound in charts.COMPOUNDS if compound in driven or compound not in charts.OLD_COMPOUNDS]
 
     @property
     def exact(self) -> int | None:

@@ -197,6 +197,7 @@ def test_tyres_weather_and_order_are_those_known_at_the_lap(state: ServingState,
         assert {row.driver_id: row.stints[-1].compound for row in view.rows if row.stints} == compounds
         assert sorted(row.running for row in view.rows if row.running) == list(range(1, len(driven) + 1))
         assert all(0 <= start <= end <= lap for start, end in view.rain)
+        assert view.compounds == ["SOFT", "MEDIUM", "HARD", "INTERMEDIATE", "WET"]
 
 
 def test_later_rows_change_nothing_but_the_result(loop: Loop) -> None:
