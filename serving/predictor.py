@@ -502,13 +502,16 @@ def _names_by_driver(marked: NDArray[np.bool_], view_of: Mapping[str, int], cars
     return {name: drivers[view] for name, view in view_of.items() if drivers[view]}
 
 
+_PLACES = np.arange(1, N_POSITIONS + 1)
+
+
 def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) -> DriverPrediction:
     return DriverPrediction(
         driver_id=driver_id,
         position=place,
-        expected_position=float(probabilities @ np.arange(1, N_POSITIONS + 1)),
+        expected_position=float(probabilities @ _PLACES),
         p_win=float(probabilities[0]),
         p_podium=float(probabilities[:3].sum()),
         p_points=float(probabilities[:10].sum()),
-        probabilities=[float(value) for value in probabilities],
+        probabilities=probabilities.tolist(),
     )

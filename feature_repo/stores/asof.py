@@ -11,9 +11,10 @@ search answers a question exactly, however many rows came late. (Rows with equal
 created times, so the newest correction comes last.)
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,8 @@ NULL_US = int(np.iinfo(np.int64).min)
 FOREVER_US = 1 << 62
 # Rows asked for at once: their temporary arrays take about 80 bytes a row.
 CHUNK_ROWS = 1 << 20
+# A question of at most so many different keys is looked up in dictionaries of at most so many values.
+_FEW_ASKED, _MOST_PLACES = 64, 100_000
 # Codes of composite keys stay below this, so that a code times another column's count never overflows.
 _MOST_CODES = 1 << 31
 _MOST_PACKED = 1 << 63
@@ -290,6 +293,19 @@ class KeyIndex:
         """Bytes held."""
         return sum(values.nbytes for values in self.columns) + sum(known.nbytes for known in self._existing if known is not None)
 
+    @functools.cached_property
+    def _places(self) -> tuple[dict[Any, int] | None, ...]:
+        """Per column, value -> position, for a few keys at a time: Arrow would hash all values anew for each question. None where
+        a dictionary would be large, or equal values are not equal to Python (floats).
+        """
+        plain = (pa.string(), pa.int64())
+        return tuple(
+            {value: place for place, value in enumerate(values.to_pylist())}
+            if values.type in plain and len(values) <= _MOST_PLACES
+            else None
+            for values in self.columns
+        )
+
     def encode(self, asked: Sequence[Factorized], n_rows: int) -> Ints:
         """The code of each asked key, (n_rows,); -1: a part is null, or no row has this key.
 
@@ -297,8 +313,14 @@ class KeyIndex:
             KeyTypeError: the columns' types cannot be compared.
         """
         codes = np.zeros(n_rows, dtype=np.int64)
-        for values, column, known in zip(self.columns, asked, self._existing, strict=True):
-            lookup = np.append(_positions(column.values, values, column.name), -1)
+        for at, (values, column, known) in enumerate(zip(self.columns, asked, self._existing, strict=True)):
+            few = len(column.values) <= _FEW_ASKED and column.values.type == values.type
+            places = self._places[at] if few else None
+            if places is not None:
+                found = np.array([places.get(value, -1) for value in column.values.to_pylist()], dtype=np.int64)
+            else:
+                found = _positions(column.values, values, column.name)
+            lookup = np.append(found, -1)
             codes = _combined(codes, lookup[column.codes], len(values))
             if known is not None:
                 codes = _among(known, codes)
