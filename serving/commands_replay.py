@@ -18,7 +18,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Walk a race lap by lap through the live path; the race page of `pitwall serve` follows it."""
-    from serving.predictor import Prediction
+    from serving.prediction import Prediction
     from serving.replay import replay as run
 
     settings = settings_of(home)

@@ -27,7 +27,7 @@ from feature_repo.settings import Settings
 from feature_repo.visibility import as_utc
 from ml.traces.renderer import TraceRenderer
 from serving.live_pictures import Drawing
-from serving.predictor import Prediction
+from serving.prediction import Prediction
 
 if TYPE_CHECKING:
     from serving.state import Answer

@@ -8,7 +8,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from feature_repo.spine import Moment, MomentPoint, refuse_future
 from feature_repo.store import get_service, open_store, views_of
 from ml.assignment import assign_positions
 from ml.registry import BASELINE, CHAMPION, MODEL_NAME
-from ml.rows import EMBEDDING_DIM, N_POSITIONS
+from ml.rows import EMBEDDING_DIM
 from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
 from serving.errors import NoModelError, RaceOverError
@@ -34,122 +34,13 @@ from serving.live_pictures import KEEP, TRACE_SERVICE, Drawing, PictureEmbedding
 from serving.lookup import GridLookup, log_served, lookup_grid
 from serving.online_lookup import lookup_rows
 from serving.past_lookup import lookup_past
+from serving.prediction import MISSING_VALUES, NO_PICTURES, STALE_VALUES, ModelInUse, Prediction, Seen, said_about
 from serving.races import cars_at, driver_names, moment_point, newest_row_known, race_of, result_known
 
-STALE_VALUES, MISSING_VALUES, NO_PICTURES = "stale_values", "missing_values", "no_pictures"
 Columns = Mapping[str, NDArray[Any]]
 """Name -> (cars,) values: features of the cars of one race, and `driver_id`."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelInUse:
-    """Which model answers.
-
-    Attributes:
-        name: its name in training (`fusion_best`).
-        version: registry version.
-        role: `champion`, or `baseline` where nothing is promoted.
-        feature_service: the Feast service it is asked with.
-        encoder: identity of its picture encoder; None for a tabular model.
-        note: said to the user when it is not the champion.
-        registered_at: UTC instant at which the version was registered; None for a model outside the registry.
-    """
-
-    name: str
-    version: str
-    role: str
-    feature_service: str
-    encoder: dict[str, Any] | None
-    note: str
-    registered_at: str | None = None
-
-
-@dataclass(frozen=True)
-class DriverPrediction:
-    """What is said about one driver.
-
-    Attributes:
-        position: the place assigned: each place of the race goes to one driver.
-        expected_position: mean of the distribution, places.
-        p_win, p_podium, p_points: probability of 1st, of the first three, of the first ten.
-        probabilities: (20,) of each finishing position.
-    """
-
-    driver_id: str
-    position: int
-    expected_position: float
-    p_win: float
-    p_podium: float
-    p_points: float
-    probabilities: list[float]
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the model looked at, for the log of predictions.
-
-    Attributes:
-        driver_ids: the cars, in the order of the rows.
-        tabular: (cars, F) float32 model input.
-        drawings: (cars) what each car's picture shows; None for a car without one, or a tabular model.
-    """
-
-    driver_ids: tuple[str, ...]
-    tabular: NDArray[np.float32]
-    drawings: tuple[Drawing | None, ...]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A finishing order at one moment of a race.
-
-    Attributes:
-        race_id: the race.
-        simulated: it never happened.
-        moment: `asked` (as the user put it), `lap` (the leader's), `as_of` (UTC; nothing later was read), `truncated` (the race
-            ended before the lap asked for).
-        source: `offline` (point in time) or `online` (newest state).
-        model: which model answered.
-        saw_this_race: `training` or `validation` if the model learnt from this race, so that its answer is no test of it, else
-            `no`.
-        notes: what a reader must know to judge the answer.
-        missing: `features` (feature -> drivers without a value), `pictures` (drivers without a trace).
-        drivers: in the order of the assigned places.
-        stale: feature -> drivers whose value was older than its view allows (but not expired), and used all the same.
-        fallbacks: what was done instead of what was wanted: `stale_values`, `missing_values` (the model's rule for missing ones),
-            `no_pictures` (they could not be made).
-        stages: seconds spent on `features`, `pictures` and `model`.
-        seen: what the model looked at.
-    """
-
-    race_id: str
-    simulated: bool
-    moment: dict[str, Any]
-    source: str
-    model: ModelInUse
-    saw_this_race: str
-    notes: list[str]
-    missing: dict[str, Any]
-    drivers: list[DriverPrediction]
-    stale: dict[str, list[str]] = field(default_factory=dict)
-    fallbacks: list[str] = field(default_factory=list)
-    stages: dict[str, float] = field(default_factory=dict, compare=False)
-    seen: Seen | None = field(default=None, compare=False, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The prediction as JSON."""
-        return {
-            "race_id": self.race_id,
-            "simulated": self.simulated,
-            "moment": self.moment,
-            "source": self.source,
-            "model": {**vars(self.model), "saw_this_race": self.saw_this_race},
-            "notes": self.notes,
-            "missing": self.missing,
-            "drivers": [vars(driver) for driver in self.drivers],
-        }
 
 
 @dataclass(frozen=True)
@@ -472,7 +363,7 @@ class Predictor:
             saw_this_race=self.served.origin.saw(race_id),
             notes=[*self._notes(race_id, moment, as_of), *notes],
             missing=missing,
-            drivers=[_said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
+            drivers=[said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
             stale=stale,
             fallbacks=fallbacks,
             stages={"features": inputs.seconds, "pictures": drawn_at - began, "model": asked_at - drawn_at},
@@ -500,18 +391,3 @@ def _names_by_driver(marked: NDArray[np.bool_], view_of: Mapping[str, int], cars
     """Feature -> drivers whose view is marked; features without any are left out."""
     drivers = [[str(cars["driver_id"][row]) for row in np.flatnonzero(marked[:, view])] for view in range(marked.shape[1])]
     return {name: drivers[view] for name, view in view_of.items() if drivers[view]}
-
-
-_PLACES = np.arange(1, N_POSITIONS + 1)
-
-
-def _said_about(driver_id: str, place: int, probabilities: NDArray[np.float64]) -> DriverPrediction:
-    return DriverPrediction(
-        driver_id=driver_id,
-        position=place,
-        expected_position=float(probabilities @ _PLACES),
-        p_win=float(probabilities[0]),
-        p_podium=float(probabilities[:3].sum()),
-        p_points=float(probabilities[:10].sum()),
-        probabilities=probabilities.tolist(),
-    )

@@ -31,7 +31,8 @@ from feature_repo.stores.online import WriteCounts, newest_per_key, packed_store
 from feature_repo.stores.packed import Layout, entity_keys, pack
 from feature_repo.visibility import CREATED, EVENT
 from serving.errors import ReplayRunningError
-from serving.predictor import Prediction, Predictor
+from serving.prediction import Prediction
+from serving.predictor import Predictor
 from serving.races import moment_point, race_of
 from serving.replay_file import ReplayWriter, replay_path
 

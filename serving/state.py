@@ -21,7 +21,7 @@ from serving.gate import FairGate
 from serving.live_pictures import trace_png
 from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelManager
-from serving.predictor import Prediction
+from serving.prediction import Prediction
 
 BASELINE_ANSWERED = "baseline"
 FRESHNESS_FOR_S = 15.0

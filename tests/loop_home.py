@@ -21,7 +21,8 @@ from ml.served_model import ServedModel
 from pipelines.candidates import CANDIDATE
 from pipelines.ingest.simulator import SimulatorSource
 from pipelines.registry import MODEL_NAME, champion_history
-from serving.predictor import ModelInUse, Predictor
+from serving.prediction import ModelInUse
+from serving.predictor import Predictor
 
 MLFLOW_WARNS = "ignore:::mlflow"
 """Filter for tests that call MLflow: what it says about its own code is not ours to mend."""

@@ -17,7 +17,7 @@ from serving.dashboard.race_data import Entrant, RaceData, Result, Weather
 from serving.dashboard.tables import FileVersion, file_version
 from serving.online_lookup import Status
 from serving.past_lookup import lookup_past
-from serving.predictor import NO_PICTURES, DriverPrediction
+from serving.prediction import NO_PICTURES, DriverPrediction
 from serving.races import cars_at
 from serving.state import Answer, ServingState
 

@@ -37,7 +37,8 @@ from pipelines.ingest.run import ingest
 from pipelines.ingest.simulator import SimulatorSource
 from pipelines.materialize import materialize
 from serving.lookup import lookup_grid
-from serving.predictor import TRACE_SERVICE, ModelInUse, Prediction, Predictor
+from serving.prediction import ModelInUse, Prediction
+from serving.predictor import TRACE_SERVICE, Predictor
 
 BASELINE, FUSION = "ensemble", "fusion_best"
 GOAL_S = 0.012

@@ -24,7 +24,8 @@ from pipelines.features.build import SPINE_TABLES
 from pipelines.materialize import materialize
 from pipelines.registry import move_champion, open_registry, registry_lock
 from serving.errors import NoModelError, RaceOverError
-from serving.predictor import Prediction, Predictor
+from serving.prediction import Prediction
+from serving.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 

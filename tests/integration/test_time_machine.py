@@ -26,7 +26,8 @@ from pipelines.features.build import build_features
 from pipelines.lake import Lake
 from serving.errors import NoModelError
 from serving.lookup import lookup
-from serving.predictor import Prediction, Predictor
+from serving.prediction import Prediction
+from serving.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serving.predictor import ModelInUse, Prediction, _said_about
+from serving.prediction import ModelInUse, Prediction, said_about
 
 
 @given(hnp.arrays(np.float64, 20, elements=st.floats(0.001, 1)))
 def test_chances_are_sums_of_the_distribution(weights: np.ndarray) -> None:
     chances = weights / weights.sum()
-    said = _said_about("norris", 3, chances)
+    said = said_about("norris", 3, chances)
     assert (said.driver_id, said.position) == ("norris", 3)
     assert said.p_win == chances[0]
     assert said.p_win <= said.p_podium <= said.p_points <= 1 + 1e-9
@@ -22,7 +22,7 @@ def test_chances_are_sums_of_the_distribution(weights: np.ndarray) -> None:
 
 
 def test_a_sure_winner() -> None:
-    said = _said_about("norris", 1, np.eye(20)[0])
+    said = said_about("norris", 1, np.eye(20)[0])
     assert (said.expected_position, said.p_win, said.p_podium, said.p_points) == (1, 1, 1, 1)
 
 
@@ -37,7 +37,7 @@ def test_a_prediction_is_json_with_its_model() -> None:
         saw_this_race="training",
         notes=["a note"],
         missing={"features": {}, "pictures": []},
-        drivers=[_said_about("x", 1, np.eye(20)[0])],
+        drivers=[said_about("x", 1, np.eye(20)[0])],
     )
     found = said.to_json()
     assert (found["model"]["note"], found["notes"], found["model"]["saw_this_race"]) == ("a note", ["a note"], "training")
