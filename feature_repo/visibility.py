@@ -33,9 +33,12 @@ def parse_instant(text: str) -> pd.Timestamp:
     two instants.
 
     Raises:
-        ValueError: any other form.
+        ValueError: any other form, or a year outside 1900-2200.
     """
-    return as_utc(datetime.fromisoformat(text.strip()))
+    written = datetime.fromisoformat(text.strip())
+    if not 1900 <= written.year <= 2200:  # nanoseconds since 1970, which pandas counts in places, end in 1677 and 2262
+        raise ValueError(f"instant: got the year {written.year}, expected 1900 to 2200")
+    return as_utc(written)
 
 
 def visible(frame: pd.DataFrame, as_of: datetime | str | pd.Timestamp) -> "pd.Series[bool]":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 from typing import Annotated
 
@@ -28,6 +29,8 @@ def serve(
     os.environ["PITWALL_HOME"] = str(settings.home)  # worker processes build their settings themselves
     if workers > 1:
         os.environ[MULTIPROCESS_DIR] = tempfile.mkdtemp(prefix="pitwall-metrics-")
+    # Having drained, uvicorn sends itself the signal again: without a handler of ours an orderly end would look like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     err.print(f"serving {settings.home} on http://{host}:{port}", highlight=False)
     uvicorn.run(
         "serving.commands_serve:app_of_environment",

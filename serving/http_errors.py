@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from feature_repo.errors import BadUsageError, MissingInputError, PitwallError
+from feature_repo.errors import BadUsageError, MissingInputError, NotAppliedError, PitwallError
 from feature_repo.stores.errors import OnlineStoreUnavailableError
 from ml.errors import (
     NothingToRollBackError,
@@ -40,6 +40,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NoModelError, 503),
     (TooManyStreamsError, 503),
     (MissingInputError, 503),
+    (NotAppliedError, 503),
     (LookupError, 404),
 )
 _HINTS: tuple[tuple[type[Exception], str], ...] = (

@@ -69,6 +69,9 @@ class ServingState:
         self.settings = settings
         self.store = open_store(settings)
         self.gate = FairGate(settings.serve_slots)
+        """Before predictions, which may draw and embed twenty pictures."""
+        self.lookups = FairGate(settings.serve_slots)
+        """Before lookups, so that they need not wait behind a prediction that draws."""
         self.metrics = Metrics()
         self.started_at = time.time()
         self.models = ModelManager(settings, self.store)
@@ -169,7 +172,8 @@ class ServingState:
         """Model ages, freshness and whether the online store answers, measured now."""
         age = GaugeMetricFamily("pitwall_model_age_seconds", "Since the version was registered.", labels=("role", "version"))
         models = self.models
-        for model in filter(None, (models.answering, models.baseline, models.challenger)):
+        loaded = filter(None, (models.answering, models.baseline, models.challenger))
+        for model in {(model.role, model.version): model for model in loaded}.values():  # the baseline may be what answers
             registered = model.predictor.model.registered_at
             if registered is not None:
                 age.add_metric((model.role, model.version), time.time() - pd.Timestamp(registered).timestamp())
@@ -179,7 +183,7 @@ class ServingState:
             problem.add_metric((role,), 1.0)
         yield problem
         waiting = GaugeMetricFamily("pitwall_waiting", "Requests waiting for their turn to compute.")
-        waiting.add_metric((), float(self.gate.waiting))
+        waiting.add_metric((), float(self.gate.waiting + self.lookups.waiting))
         yield waiting
         up = GaugeMetricFamily("pitwall_online_store_up", "1 where the online store answers.")
         fresh = GaugeMetricFamily("pitwall_view_freshness_seconds", "Since the newest event held online.", labels=("view",))
@@ -187,7 +191,8 @@ class ServingState:
             for view, seconds in self.freshness_s().items():
                 fresh.add_metric((view,), seconds)
             up.add_metric((), 1.0)
-        except PitwallError:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the store, what is measured must still be read
+            logger.warning("freshness_unknown %s: %s", type(error).__name__, error)
             up.add_metric((), 0.0)
         yield up
         yield fresh

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["features"])
 def features(asked: FeaturesRequest, state: Annotated[ServingState, Depends(get_state)]) -> Response:
     """Values with event time, age and status: from the online store, or with `as_of` as they were known then."""
     as_of = instant_of(asked.as_of)
-    with state.gate.entered():
+    with state.lookups.entered():
         if as_of is None:
             found = features_now(state.store, asked.service, asked.entity_rows)
         else:
