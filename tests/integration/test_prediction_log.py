@@ -1,6 +1,7 @@
 """The log of predictions: a row a driver of every answer, from the service and the model beside it; whole, bounded, harmless."""
 
 import hashlib
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,7 @@ def test_the_service_logs_its_answers_and_those_of_the_model_beside(home: Settin
 
 def test_without_a_challenger_nobody_else_is_asked(loop: Loop, tmp_path: Path) -> None:
     settings = copy_of(loop, tmp_path / "home")
+    shutil.rmtree(prediction_log_folder(settings), ignore_errors=True)  # what other tests asked of the home that is copied
     with TestClient(create_app(settings)) as client:
         said = client.post("/v1/predict", json={"race_id": RACE}).json()
     rows = logged(settings)
