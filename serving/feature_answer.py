@@ -3,7 +3,6 @@
 Online what was read is judged against the clock; at an instant exactly what a training row of that instant has.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ class FeatureAnswer:
         as_of: the instant that ages are counted to.
         entity_rows: (N) with every join key that was used.
         view: feature -> its view.
-        value: feature -> (N) values, None where nothing is known.
+        value: feature -> (N) values, None where nothing is known; what is not finite becomes null in JSON.
         status: feature -> (N) statuses.
         event_us: view -> (N,) when the newest row became true, microseconds since 1970 UTC.
         held: view -> (N,) there is such a row.
@@ -92,15 +91,15 @@ def features_now(
     found = lookup_rows(store, service, completed)
     clock = as_utc(now or datetime.now(UTC))
     names = [view.view.name for view in found.plan.views]
-    held = found.held
+    held, values = found.held, {name: found.values(name) for name in found.names}
     return FeatureAnswer(
         service=service,
         source="online",
         as_of=clock,
         entity_rows=completed,
         view={name: names[at] for name, at in found.plan.view_of.items()},
-        value={name: [_finite(value) for value in found.values(name)] for name in found.names},
-        status=found.statuses(clock),
+        value=values,
+        status=found.statuses(clock, values),
         event_us={name: found.event_us[:, at] for at, name in enumerate(names)},
         held={name: held[:, at] for at, name in enumerate(names)},
     )
@@ -174,9 +173,3 @@ def _times(event_us: NDArray[np.int64], held: NDArray[np.bool_]) -> list[str | N
 
 def _ages(age_us: NDArray[np.int64], held: NDArray[np.bool_]) -> list[float | None]:
     return [age if there else None for age, there in zip((age_us / 1e6).tolist(), held.tolist(), strict=True)]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return [_finite(item) for item in value] if isinstance(value, list) else value

@@ -144,13 +144,20 @@ class OnlineFeatures:
         """(N, V) seconds from each row's event to `now`; NaN where no row is held."""
         return np.where(self.held, (_micros(now) - self.event_us) / 1e6, np.nan)
 
-    def statuses(self, now: datetime | pd.Timestamp) -> dict[str, list[Status]]:
-        """Per feature (N,): FRESH, STALE (older than its view allows) or MISSING (no row, or no value in it)."""
+    def statuses(
+        self, now: datetime | pd.Timestamp, values: Mapping[str, Sequence[Any]] | None = None
+    ) -> dict[str, list[Status]]:
+        """Per feature (N,): FRESH, STALE (older than its view allows) or MISSING (no row, or no value in it).
+
+        Args:
+            now: the clock.
+            values: feature -> `self.values(feature)`, where a caller has them already.
+        """
         stale = self.ages_s(now) > np.array([view.fresh_for_s for view in self.plan.views])
         return {
             name: [
                 "MISSING" if value is None else "STALE" if old else "FRESH"
-                for value, old in zip(self.values(name), stale[:, view].tolist(), strict=True)
+                for value, old in zip(self.values(name) if values is None else values[name], stale[:, view].tolist(), strict=True)
             ]
             for name, view in self.plan.view_of.items()
         }
