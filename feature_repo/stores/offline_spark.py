@@ -37,7 +37,7 @@ from pyspark.sql import functions as F
 
 from feature_repo.stores.errors import EntityRowsError, SourceError
 from feature_repo.stores.offline import AsOfOfflineStore
-from feature_repo.stores.spark_session import LOCAL_MASTER, spark_session
+from feature_repo.stores.spark_session import LOCAL_MASTER, spark_session, worker_errors
 
 # Columns of our own beside those of the caller.
 _ORDER, _AT, _MOMENT, _STAMP, _FOUND, _QUESTION = (
@@ -237,7 +237,8 @@ class SparkAsOfRetrievalJob(SparkRetrievalJob):
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - the signature is Feast's
         if self._should_use_staging_for_arrow():
             return self._to_arrow_via_staging()
-        found = self._frame.toArrow()
+        with worker_errors("retrieval"):
+            found = self._frame.toArrow()
         if _ORDER in found.column_names:
             found = found.take(pa.array(np.argsort(found[_ORDER].to_numpy(), kind="stable"))).drop_columns([_ORDER])
         return found

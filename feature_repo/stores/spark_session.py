@@ -36,7 +36,7 @@ _DEFAULTS = {
     "spark.sql.catalogImplementation": "in-memory",
 }
 _LOCAL = {
-    "spark.driver.memory": "1g",
+    "spark.driver.memory": "2g",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.sql.shuffle.partitions": "4",
@@ -48,7 +48,7 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
     """The Spark session of this process: the one that runs already, or a new one.
 
     Times are UTC whatever the machine's zone; Python workers run this process's interpreter. A local master is bound to the
-    loopback address and given 1 GiB; for any other, memory and addresses are left to the cluster and to `conf`.
+    loopback address and given 2 GiB; for any other, memory and addresses are left to the cluster and to `conf`.
 
     Args:
         master: a Spark master: `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`.
@@ -80,7 +80,8 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
     is_local = master.startswith("local")
     settings = {**_DEFAULTS, **(_LOCAL if is_local else {}), **chosen, **_FIXED}
     if is_local:
-        quiet = f"-Dlog4j2.configurationFile={_QUIET.as_uri()}"
+        # Out of memory, a thread of the JVM ends and Python would wait for its answer for ever: better that the JVM ends.
+        quiet = f"-XX:+ExitOnOutOfMemoryError -Dlog4j2.configurationFile={_QUIET.as_uri()}"
         settings["spark.driver.extraJavaOptions"] = f"{quiet} {settings.get('spark.driver.extraJavaOptions', '')}".strip()
     # Read when the session starts, and from the environment only. A cluster's image must have this path, or conf names another.
     os.environ.setdefault("PYSPARK_PYTHON", settings.get("spark.pyspark.python", sys.executable))
@@ -109,10 +110,16 @@ def worker_errors(step: str) -> Iterator[None]:
     Raises:
         SparkJobError: Spark failed inside this block.
     """
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
         yield
+    except (Py4JError, ConnectionError, EOFError) as error:
+        raise SparkJobError(
+            f"{step} on Spark: the driver's JVM ended ({type(error).__name__}), most likely out of memory; give it more by "
+            "spark_conf: {spark.driver.memory: 4g}, or ask in parts"
+        ) from error
     except PySparkException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip() and "SQLSTATE" not in line]
         # The last line of Python's stack trace is the error; what the JVM adds begins with "at".

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from feature_repo.errors import PitwallError, SparkNotAvailableError, SparkSettingError
+from feature_repo.errors import PitwallError, SparkJobError, SparkNotAvailableError, SparkSettingError
 from feature_repo.settings import Settings
 from feature_repo.stores import spark_session as module
-from feature_repo.stores.spark_session import spark_offline_store, spark_session
+from feature_repo.stores.spark_session import spark_offline_store, spark_session, worker_errors
 
 pytest.importorskip("pyspark", reason="the extra `spark` is not installed")
 
@@ -89,3 +89,9 @@ def test_the_engine_is_embedded_unless_settings_say_otherwise(settings: Settings
 
 def test_a_local_session_says_only_errors() -> None:
     assert "rootLogger.level = error" in module._QUIET.read_text(), "the file of log levels is part of the package"
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError("refused"), EOFError()])
+def test_a_driver_that_ended_is_a_named_error_and_no_wait(error: Exception) -> None:
+    with pytest.raises(SparkJobError, match="most likely out of memory"), worker_errors("retrieval"):
+        raise error
