@@ -4,6 +4,7 @@
 from each rank in the training races. `EnsemblePredictor` is in `ml.ensemble`.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -29,7 +30,7 @@ class AssignsPositions(Protocol):
         ...
 
 
-class _RankTable:
+class _RankTable(ABC):
     """P(finishing position | rank in some order), counted on the training races."""
 
     name: str
@@ -59,9 +60,9 @@ class _RankTable:
             raise NotFittedError(f"{self.name}: predict_proba before fit")
         return self._table[self.assign(rows) - 1]
 
+    @abstractmethod
     def assign(self, rows: Rows) -> NDArray[np.int64]:
         """(N,) rank within the race, 1 = first."""
-        raise NotImplementedError
 
 
 class GridOrder(_RankTable):
