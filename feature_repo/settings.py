@@ -64,6 +64,14 @@ class Settings(BaseSettings):
         default=False, description="The challenger is asked too, but only logged: the champion answers about every race."
     )
     body_limit_kib: int = Field(default=1024, ge=1, description="Largest body of a request, KiB.")
+    jolpica_url: str = Field(default="https://api.jolpi.ca/ergast/f1", description="Jolpica (Ergast-compatible) API.")
+    openf1_url: str = Field(default="https://api.openf1.org/v1", description="OpenF1 API.")
+    livetiming_url: str = Field(
+        default="https://livetiming.formula1.com", description="F1 live timing archive that FastF1 reads."
+    )
+    schedule_url: str = Field(
+        default="https://raw.githubusercontent.com/theOehrly/f1schedule/master", description="Event schedules that FastF1 reads."
+    )
     mlflow_tracking_uri: str | None = Field(default=None, description="MLflow server; default: SQLite inside the home.")
     registry_url: str | None = Field(default=None, description="Feast SQL registry URL; default: SQLite in the home.")
     online_url: str | None = Field(
@@ -106,6 +114,16 @@ class Settings(BaseSettings):
     def lake_dir(self) -> Path:
         """Canonical tables: `lake/<table>/season=<YYYY>/part.parquet`."""
         return self.home / "lake"
+
+    @property
+    def sources_dir(self) -> Path:
+        """What each source said: `sources/<name>/<table>/season=<YYYY>/part.parquet`; the lake is their merge."""
+        return self.home / "sources"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Responses of services on the network: `cache/<source>/`. Deleting it costs downloads, never data."""
+        return self.home / "cache"
 
     @property
     def features_dir(self) -> Path:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from feature_repo.errors import BadUsageError, PitwallError
 
 
@@ -29,6 +31,18 @@ class SourceFormatError(PitwallError, ValueError):
 
 class SourceMissingError(PitwallError, FileNotFoundError):
     """A path holds none of the files that a season needs, or no rows of that season."""
+
+
+class SourcePausedError(PitwallError, RuntimeError):
+    """A service cannot be asked now: its rate limit is used up, or it does not answer. What was fetched is kept.
+
+    Attributes:
+        retry_at: UTC instant from which to ask again, or None where nobody said.
+    """
+
+    def __init__(self, message: str, retry_at: pd.Timestamp | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
 
 
 class TooManyQuarantinedError(PitwallError, ValueError):

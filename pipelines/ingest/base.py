@@ -15,11 +15,14 @@ class SeasonTables:
         season: championship year.
         tables: canonical table -> rows with exactly the columns of `pipelines.schemas.TABLES[table]`; a table left out is empty.
         quarantine: canonical table -> rows left out (`season, reason, source_file, row_number, row` as JSON text).
+        rounds: rounds that the tables speak about, whole; None: the whole season. What the source said before about other rounds
+            stays.
     """
 
     season: int
     tables: dict[str, pd.DataFrame]
     quarantine: dict[str, pd.DataFrame] = field(default_factory=dict)
+    rounds: frozenset[int] | None = None
 
 
 @dataclass
@@ -111,18 +114,23 @@ class Source(Protocol):
         """The rows are simulated; every row then has `source == "simulator"`."""
         ...
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str | None:
         """Hash of everything the rows depend on (file contents, parameters), so that an unchanged re-run can be skipped.
 
-        What `read` yields for a season depends on this only, not on which other seasons were asked for.
+        What `read` yields for a season depends on this only, not on which other seasons were asked for. None: it is not known
+        before the source is asked (a service on the network), so `read` is always called and answers from its own cache.
         """
         ...
 
     def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
         """Yield each asked season once, in ascending order.
 
+        A source that has to stop on the way yields the season it is in with the rounds that are complete, then raises
+        `SourcePausedError`: what was yielded is written.
+
         Raises:
-            SourceFormatError: a file cannot be understood.
+            SourceFormatError: a file or a response cannot be understood.
             SourceMissingError: a season has no rows.
+            SourcePausedError: the source has to be asked again later.
         """
         ...
