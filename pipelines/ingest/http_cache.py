@@ -1,0 +1,79 @@
+"""Responses kept on disk: one file per path and parameters, whole or absent, never one for another."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from feature_repo.files import sha256_bytes, sha256_json, write_bytes
+
+logger = logging.getLogger(__name__)
+
+KEPT_HEADERS = ("content-type", "etag", "last-modified")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A response as it was kept.
+
+    Attributes:
+        status: HTTP status, 200 or 404.
+        headers: those of `KEPT_HEADERS` that were sent, names in lower case.
+        body: decoded (uncompressed) bytes.
+        fetched_at_s: epoch seconds at which the body was downloaded or last confirmed.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    fetched_at_s: float
+
+
+class ResponseCache:
+    """Files `<sha256 of path and sorted parameters>.response`: a line of JSON, then the body.
+
+    The host is left out of the name, so that a mirror finds what its original gave; one folder serves one service.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keep responses in `folder`, which is made when it is missing."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def file(self, path: str, params: Mapping[str, str | int]) -> Path:
+        """Where the response to `path` with `params` is kept."""
+        return self.folder / f"{sha256_json(_key(path, params))}.response"
+
+    def read(self, path: str, params: Mapping[str, str | int]) -> Stored | None:
+        """The kept response, or None where there is none or its file is damaged (then it is as if it never was)."""
+        file = self.file(path, params)
+        try:
+            head, _, body = file.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(head)
+            whole = found["key"] == _key(path, params) and found["sha256"] == sha256_bytes(body)
+            stored = Stored(int(found["status"]), dict(found["headers"]), body, float(found["fetched_at_s"]))
+        except (ValueError, LookupError, TypeError):
+            whole, stored = False, None
+        if not whole:
+            logger.warning("cached_response_damaged file=%s next=download_again", file)
+            return None
+        return stored
+
+    def write(self, path: str, params: Mapping[str, str | int], stored: Stored) -> None:
+        """Keep `stored`, replacing what was there."""
+        head = {
+            "key": _key(path, params),
+            "sha256": sha256_bytes(stored.body),
+            "status": stored.status,
+            "headers": {name: stored.headers[name] for name in KEPT_HEADERS if name in stored.headers},
+            "fetched_at_s": stored.fetched_at_s,
+        }
+        write_bytes(self.file(path, params), json.dumps(head).encode() + b"\n" + stored.body)
+
+
+def _key(path: str, params: Mapping[str, str | int]) -> list[object]:
+    return [path, [[name, str(value)] for name, value in sorted(params.items())]]
