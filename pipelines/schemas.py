@@ -99,6 +99,12 @@ _COMPOUND = {
     "compound": Col("str", "tyre compound as named at the event; null where the feed does not say", True, values=COMPOUNDS)
 }
 
+_STANDING = {
+    "position": Col("int", "place in the championship after this race; null where the source gives none", True, 1, 200),
+    "points": Col("float", "championship points up to and including this race, sprints included", low=0, high=2000),
+    "wins": Col("int", "races won in the season so far, sprints not counted", low=0, high=99),
+}
+
 
 def _time(description: str, nullable: bool = False) -> Col:
     return Col("time", description, nullable)
@@ -215,6 +221,38 @@ TABLES: dict[str, Table] = {
                 "q2_s": _seconds("best time of the second part"),
                 "q3_s": _seconds("best time of the third part"),
             },
+        ),
+        _table(
+            "sprint_results",
+            "sprint classification; only weekends that have a sprint, only sources that tell of it",
+            ("race_id", "driver_id"),
+            "event = start of the sprint + the winner's time (1 h where not known), or race_start - 20 h where its start is not known; "
+            "created = event + 3 h",
+            {
+                **_RACE,
+                **_DRIVER,
+                **_CONSTRUCTOR,
+                "grid": Col("int", "starting place; null for a start from the pit lane", True, 1, 60),
+                "position": Col("float", "official finishing position, null if not classified", True, 1, 60),
+                "position_order": Col("int", "official order of all entries, 1..n", low=1, high=60),
+                "status": Col("str", "how the sprint ended, in the source's words"),
+                "points": Col("float", "championship points scored in the sprint", low=0, high=60),
+                "laps_completed": Col("int", "laps completed", low=0, high=500),
+            },
+        ),
+        _table(
+            "driver_standings",
+            "championship of drivers after each race",
+            ("race_id", "driver_id"),
+            "event = race_end, created = race_end + 3 h",
+            {**_RACE, **_DRIVER, **_STANDING},
+        ),
+        _table(
+            "constructor_standings",
+            "championship of constructors after each race",
+            ("race_id", "constructor_id"),
+            "event = race_end, created = race_end + 3 h",
+            {**_RACE, **_CONSTRUCTOR, **_STANDING},
         ),
         _table(
             "laps",

@@ -4,13 +4,13 @@ Every source that has a calendar and results ends here, so an instant, a grid pl
 whoever reported it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from feature_repo.ids import make_race_id
-from pipelines.ingest import conditions, entries, timing
+from pipelines.ingest import conditions, entries, standings, timing
 from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.reading import no_rows
 from pipelines.ingest.sieve import Sieve
@@ -40,11 +40,18 @@ class RawSeason:
         pit_stops: the right-hand names of `timing.PIT_COLUMNS`, session clock (`timing.PIT_RULES`); none: derived from laps.
         weather: the right-hand names of `conditions.WEATHER_COLUMNS` and `round`, session clock (`conditions.WEATHER_RULES`).
         track_status: as weather, of `conditions.STATUS_COLUMNS` (`conditions.STATUS_RULES`).
-        race_control: `conditions.CONTROL_CONTENT`, `time` in UTC (`conditions.CONTROL_RULES`).
+        race_control: `conditions.CONTROL_CONTENT`, `time` in UTC; optionally `session_time`, session clock, null where not known
+            (`conditions.CONTROL_RULES`).
         circuits: `circuit_id, name, locality, country, lat_deg, lng_deg, altitude_m`.
         drivers: `driver_id, given_name, family_name, date_of_birth, nationality`.
         constructors: `constructor_id, name, nationality`.
         pit_lane: `season, round, code, f1db_grid` (a number as text, `PL` or null): pit-lane starts that results do not tell.
+        sprint: `standings.SPRINT_CONTENT`, `milliseconds` (the winner's time, NaN if unknown) and `sprint_start` (UTC, NaT if
+            unknown) (`standings.SPRINT_RULES`).
+        driver_standings: `standings.DRIVER_STANDING_KEY` and `STANDING_CONTENT`, after each race
+            (`standings.DRIVER_STANDING_RULES`).
+        constructor_standings: as driver_standings, of constructors.
+        origins: round -> session clock at lights out, seconds; used for a race that has no lap 1.
     """
 
     season: int
@@ -61,6 +68,10 @@ class RawSeason:
     drivers: pd.DataFrame = field(default_factory=_none)
     constructors: pd.DataFrame = field(default_factory=_none)
     pit_lane: pd.DataFrame = field(default_factory=_none)
+    sprint: pd.DataFrame = field(default_factory=_none)
+    driver_standings: pd.DataFrame = field(default_factory=_none)
+    constructor_standings: pd.DataFrame = field(default_factory=_none)
+    origins: Mapping[int, float] = field(default_factory=dict)
 
 
 def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | None = None) -> SeasonTables:
@@ -78,7 +89,7 @@ def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | 
     results = entries.known_results(raw.results, raw.races, teams, raw.laps, sieve)
     races = entries.held_races(raw.races, results, sieve)
     starts = {int(round_): start for round_, start in zip(races["round"], races["race_start"], strict=True)}
-    clock = timing.make_clock(raw.laps, starts)
+    clock = timing.make_clock(raw.laps, starts, raw.origins)
     people = results[["round", "code", "driver_id"]]
 
     identified = timing.identify("laps", raw.laps, people, sieve, clock)
@@ -110,11 +121,16 @@ def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | 
     }
     if len(raw.qualifying):
         tables["qualifying"] = entries.make_qualifying(raw.qualifying, races, sieve)
+    if len(raw.sprint):
+        tables["sprint_results"] = standings.make_sprint(raw.sprint, races, sieve)
+    for name, frame in (("driver_standings", raw.driver_standings), ("constructor_standings", raw.constructor_standings)):
+        if len(frame):
+            tables[name] = standings.make_standings(name, frame, races, flags, sieve)
     for name, frame in (("weather", raw.weather), ("track_status", raw.track_status)):
         if len(frame):
             tables[name] = conditions.make_timed(name, frame, clock, sieve)
     if len(raw.race_control):
-        tables["race_control"] = conditions.make_race_control(raw.race_control, laps, starts, sieve)
+        tables["race_control"] = conditions.make_race_control(raw.race_control, laps, clock, sieve)
     dimensions = entries.make_dimensions(
         tables["entries"],
         tables["races"],

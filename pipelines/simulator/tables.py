@@ -31,6 +31,9 @@ ENTRY_LIST_BEFORE_S = 3600
 FIRST_RACE_YEAR_OF_LAPPED = 2023
 """From this season on the results say `Lapped` instead of `+1 Lap`, as the real ones do."""
 
+NOT_SIMULATED = ("sprint_results", "driver_standings", "constructor_standings")
+"""Canonical tables that a simulated season leaves empty: its weekends have no sprints, and no feature reads standings."""
+
 
 @dataclass(frozen=True)
 class SeasonEvent:
@@ -75,7 +78,7 @@ class SeasonEvent:
 
 
 def season_tables(event: SeasonEvent, generators: Sequence[np.random.Generator]) -> dict[str, pd.DataFrame]:
-    """Every canonical table of the season, with the columns of `schemas.TABLES` in order.
+    """Every canonical table of the season, with the columns of `schemas.TABLES` in order; those of `NOT_SIMULATED` have no rows.
 
     Args:
         event: what happened.
@@ -97,7 +100,9 @@ def season_tables(event: SeasonEvent, generators: Sequence[np.random.Generator])
         "track_status": _track_status(event, timelines),
         "race_control": _race_control(event, timelines),
     }
-    return {name: _finish(name, columns, event) for name, columns in rows.items()}
+    return {
+        name: schemas.empty_frame(name) if name in NOT_SIMULATED else _finish(name, rows[name], event) for name in schemas.TABLES
+    }
 
 
 def _finish(name: str, columns: dict[str, Any], event: SeasonEvent) -> pd.DataFrame:
