@@ -1,6 +1,5 @@
 """Weather, track status and race control: what a race session was like, minute by minute."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -122,16 +121,17 @@ def make_timed(table: str, raw: pd.DataFrame, clock: SessionClock, sieve: Sieve)
     return kept.assign(event_timestamp=at, created_timestamp=at)
 
 
-def make_race_control(raw: pd.DataFrame, laps: pd.DataFrame, starts: Mapping[int, pd.Timestamp], sieve: Sieve) -> pd.DataFrame:
+def make_race_control(raw: pd.DataFrame, laps: pd.DataFrame, clock: SessionClock, sieve: Sieve) -> pd.DataFrame:
     """Race control messages of one season on the clock of the laps.
 
-    Messages carry the true time of day, laps count from the scheduled start, and a race may start minutes or hours late. A
-    message that names a lap was sent after the leader began it, so the first message of a lap minus the begin of that lap is a
-    little more than the delay: take the 25th percentile over the race's laps (red flags put a few laps wide of the mark, and lap
-    1 does not count, because messages before the start name it too), less 20 s, so that messages are late rather than early.
-    Checked with the chequered flag of the 104 races that have one: put 14 s before to 15 s after the winner's line in 95 %.
+    Messages with a `session_time` are put there. Most have the true time of day only, laps count from the scheduled start, and a
+    race may start minutes or hours late. A message that names a lap was sent after the leader began it, so the first message of a
+    lap minus the begin of that lap is a little more than the delay: take the 25th percentile over the race's laps (red flags put
+    a few laps wide of the mark, and lap 1 does not count, because messages before the start name it too), less 20 s, so that
+    messages are late rather than early. Checked with the chequered flag of the 104 races that have one: put 14 s before to 15 s
+    after the winner's line in 95 %.
     """
-    kept = sieve.check("race_control", raw, [("unknown race", lambda rows: ~rows["round"].isin(list(starts)))])
+    kept = sieve.check("race_control", raw, [("unknown race", lambda rows: ~rows["round"].isin(list(clock.starts)))])
     begun = laps.groupby(["round", "lap"])["lap_start"].min().rename("begun").reset_index()
     joined = kept.merge(begun, how="left", on=["round", "lap"])
     since = (joined["time"] - joined["begun"]).dt.total_seconds().where(joined["lap"] > 1)
@@ -139,4 +139,6 @@ def make_race_control(raw: pd.DataFrame, laps: pd.DataFrame, starts: Mapping[int
     late = (first.groupby(level="round").quantile(0.25) - 20).round()
     seconds = joined["round"].map(late).fillna(0)
     at = joined["time"] - pd.to_timedelta(seconds, unit="s").astype("timedelta64[us]")
+    if "session_time" in joined:
+        at = clock.utc(joined["round"], joined["session_time"]).fillna(at)
     return joined.assign(event_timestamp=at, created_timestamp=at)

@@ -125,7 +125,7 @@ class SessionClock:
 
     Attributes:
         starts: round -> scheduled start, UTC.
-        origins: round -> session clock at lights out, seconds; only rounds that have a lap 1.
+        origins: round -> session clock at lights out, seconds; only rounds that have a lap 1 or whose source says it.
     """
 
     starts: Mapping[int, pd.Timestamp]
@@ -142,10 +142,18 @@ class SessionClock:
         return rounds.isin(list(self.origins))
 
 
-def make_clock(laps: pd.DataFrame, starts: Mapping[int, pd.Timestamp]) -> SessionClock:
-    """The clock of a season from its raw laps (`round, lap, start`): the start of lap 1 that most cars of the race share."""
-    first = laps[laps["lap"] == 1].groupby("round")["start"].agg(lambda starts: starts.mode().min())
-    return SessionClock(starts=starts, origins={int(round_): float(start) for round_, start in first.items()})
+def make_clock(
+    laps: pd.DataFrame, starts: Mapping[int, pd.Timestamp], origins: Mapping[int, float] | None = None
+) -> SessionClock:
+    """The clock of a season from its raw laps (`round, lap, start`): the start of lap 1 that most cars of the race share.
+
+    A race without a lap 1 has the origin that `origins` (round -> session clock at lights out, seconds) gives it, if any.
+    """
+    found = dict(origins or {})
+    if len(laps):
+        first = laps[laps["lap"] == 1].groupby("round")["start"].agg(lambda starts: starts.mode().min())
+        found |= {int(round_): float(start) for round_, start in first.items()}
+    return SessionClock(starts=starts, origins=found)
 
 
 def identify(table: str, frame: pd.DataFrame, people: pd.DataFrame, sieve: Sieve, clock: SessionClock) -> pd.DataFrame:
