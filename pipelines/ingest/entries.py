@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from pipelines.ingest.courses import COURSE
-from pipelines.ingest.fallbacks import completed_by_timing, constructor_of, is_undercut, points_by_position
+from pipelines.ingest.fallbacks import completed_by_timing, is_undercut, points_by_position
+from pipelines.ingest.identities import constructor_id
 from pipelines.ingest.sieve import Rule, Sieve, is_bad_ref, is_null, outside
 
 RACE_KEY = ["season", "round"]
@@ -107,7 +108,8 @@ def known_results(
         named = filled[["round", "code"]].merge(teams, how="left", on=["round", "code"])["Team"]
         # a driver without laps has the team of his other races
         usual = filled["code"].map(teams.groupby("code")["Team"].last())
-        refs = named.fillna(usual).map(constructor_of, na_action="ignore")
+        season = int(filled["season"].iloc[0])
+        refs = named.fillna(usual).map(lambda team: constructor_id(team, season), na_action="ignore")
         filled["constructor_id"] = filled["constructor_id"].mask(teamless, refs)
     if filled["laps_completed"].isna().any():
         filled = completed_by_timing(filled, raw_laps)

@@ -10,18 +10,6 @@ import pandas as pd
 from pipelines.errors import SourceFormatError
 from pipelines.ingest.reading import FILE, ROW, Kind, no_rows, read_csv, read_parquet
 
-# FastF1 team names -> Ergast constructorRef, where lower-casing does not give it
-_CONSTRUCTORS = {
-    "Red Bull Racing": "red_bull",
-    "Racing Bulls": "rb",
-    "Kick Sauber": "sauber",
-    "Alfa Romeo Racing": "alfa",
-    "Alfa Romeo": "alfa",
-    "Haas F1 Team": "haas",
-    "AlphaTauri": "alphatauri",
-    "Alpine F1 Team": "alpine",
-    "RB F1 Team": "rb",
-}
 _RESULTS: dict[str, Kind] = {
     "Season": "int",
     "Round": "int",
@@ -194,8 +182,3 @@ def points_by_position(results: pd.DataFrame) -> "pd.Series[float]":
 
 def _is_finisher(status: "pd.Series[str]") -> "pd.Series[bool]":
     return status.map(lambda text: isinstance(text, str) and _FINISHED.fullmatch(text) is not None).astype(bool)
-
-
-def constructor_of(team: str) -> str:
-    """The constructor id of a FastF1 team name: `Red Bull Racing` -> `red_bull`."""
-    return _CONSTRUCTORS.get(team, re.sub(r"[^a-z0-9]+", "_", team.lower()).strip("_"))

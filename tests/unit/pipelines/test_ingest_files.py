@@ -12,7 +12,7 @@ from data.ingest.tiny_sources import CODES, LAPS, REFS, ROUNDS, SEASON, Frames, 
 from feature_repo.settings import Settings
 from pipelines.errors import SeasonsError, SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fallbacks import completed_by_timing, constructor_of, points_by_position
+from pipelines.ingest.fallbacks import completed_by_timing, points_by_position
 from pipelines.ingest.files import FilesSource
 from pipelines.ingest.reading import FILE
 from pipelines.ingest.run import ingest
@@ -598,20 +598,6 @@ def test_the_report_is_json(settings: Settings, tmp_path: Path) -> None:
     text = report.to_json()
     assert json.loads(json.dumps(text)) == text
     assert text["tables"]["laps"]["rows_written"] == ROWS
-
-
-@pytest.mark.parametrize(
-    ("team", "ref"),
-    [
-        ("Red Bull Racing", "red_bull"),
-        ("Kick Sauber", "sauber"),
-        ("Aston Martin", "aston_martin"),
-        ("Racing Bulls", "rb"),
-        ("Ferrari", "ferrari"),
-    ],
-)
-def test_team_names_become_constructor_ids(team: str, ref: str) -> None:
-    assert constructor_of(team) == ref
 
 
 def test_the_tiny_laps_are_what_the_tests_think() -> None:
