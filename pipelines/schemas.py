@@ -226,7 +226,7 @@ TABLES: dict[str, Table] = {
             "sprint_results",
             "sprint classification; only weekends that have a sprint, only sources that tell of it",
             ("race_id", "driver_id"),
-            "event = start of the sprint + the winner's time (1 h where not known), or race_start - 20 h where its start is not known; "
+            "event = start of the sprint + the winner's time (1 h if unknown), or race_start - 20 h where its start is unknown; "
             "created = event + 3 h",
             {
                 **_RACE,
