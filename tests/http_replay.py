@@ -1,5 +1,7 @@
 """All that tests of web sources need to stand in for the web: the server, its faults and what services really answered."""
 
+from http_recorded import recorded_jolpica, recorded_livetiming, recorded_openf1, recorded_schedule
+from jolpica_pages import jolpica_from_ergast
 from replay_server import (
     Handler,
     ReplayServer,
@@ -25,7 +27,12 @@ __all__ = [
     "cut_off",
     "html_page",
     "in_turn",
+    "jolpica_from_ergast",
     "once",
+    "recorded_jolpica",
+    "recorded_livetiming",
+    "recorded_openf1",
+    "recorded_schedule",
     "reset",
     "server_error",
     "slow",
