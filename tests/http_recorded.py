@@ -20,6 +20,7 @@ from jolpica_pages import endpoint, page, whole, window
 from replay_server import Handler, Request, Response
 
 _NOT_OPENF1 = ["season", "round", "grand_prix_slug", "session_code", "ingested_at"]  # added by whoever kept the rows
+_NUMBERS = {"driver_number", "lap_number", "sector"}  # kept as text in race_control of 2023
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     ">": operator.gt,
@@ -110,7 +111,9 @@ def _openf1_rows(shared: Path, table: str) -> pd.DataFrame | None:
 
 def _json_values(column: pd.Series) -> pd.Series:
     """Whole floats as integers, lists that were kept as text as lists, missing values as None."""
-    known = column[column.notna()].infer_objects()  # one season's column may be all empty, so not of numbers
+    known = column[column.notna()]
+    if column.name in _NUMBERS:
+        known = pd.to_numeric(known)
     if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
         known = known.astype("int64")
     if (known.dtype == object and column.name in {"duration", "gap_to_leader"}) or str(column.name).startswith("segments_"):
