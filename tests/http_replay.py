@@ -1,7 +1,7 @@
 """All that tests of web sources need to stand in for the web: the server, its faults and what services really answered."""
 
 from http_recorded import recorded_jolpica, recorded_livetiming, recorded_openf1, recorded_schedule
-from jolpica_pages import jolpica_from_ergast
+from jolpica_pages import jolpica_from_ergast, jolpica_from_folder
 from replay_server import (
     Handler,
     ReplayServer,
@@ -28,6 +28,7 @@ __all__ = [
     "html_page",
     "in_turn",
     "jolpica_from_ergast",
+    "jolpica_from_folder",
     "once",
     "recorded_jolpica",
     "recorded_livetiming",

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -63,6 +64,18 @@ def _rows(document: Mapping[str, Any]) -> Any:
                     yield from ((row["Timings"], timing) for timing in row["Timings"])
                 else:
                     yield group[name], row
+
+
+def jolpica_from_folder(folder: Path) -> Handler:
+    """Lists kept whole in files, such as those of `tests/data/http/jolpica`, page by page; the name is the path, `_` for `/`."""
+
+    def answer(request: Request) -> Response | None:
+        file = folder / f"{endpoint(request.path).replace('/', '_')}.json"
+        if not file.is_file():
+            return None
+        return Response(body=page(json.loads(file.read_text(encoding="utf-8")), *window(request.params)))
+
+    return answer
 
 
 def jolpica_from_ergast(shared: Path) -> Handler:
