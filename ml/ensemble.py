@@ -17,13 +17,13 @@ from scipy.optimize import minimize
 from feature_repo.errors import DamagedFileError
 from feature_repo.files import read_json, sha256_file, write_json
 from ml.config import FusionConfig, load_config, parse_config
-from ml.ensemble_members import BoostedTrees, Logistic, Member, Prepared, RandomForest
+from ml.ensemble_members import BoostedTrees, Labelled, Logistic, Member, Prepared, RandomForest
 from ml.errors import NotFittedError
 from ml.fusion_model import FusionPredictor
 from ml.metrics import log_loss, ranked_probability_score
 from ml.placing import sharpen
 from ml.preprocessing import TabularPreprocessor
-from ml.rows import N_POSITIONS, Rows
+from ml.rows import N_POSITIONS, OneRace, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,10 @@ class EnsemblePredictor:
     def fit(self, train: Rows, validation: Rows) -> None:
         """Fit every member on `train`, then their weights on `validation`."""
         self._preprocessor = TabularPreprocessor.fit(train.features, train.race_code, parse_config(_INPUTS, origin=self.name))
-        prepared, held_out = self._prepare(train), self._prepare(validation)
+        prepared, held_out = (
+            Labelled(self._matrix(rows, rows.race_code), rows.race_code, rows.position, rows.finished)
+            for rows in (train, validation)
+        )
         for member in self._members:
             member.fit(prepared, held_out)
         if self._net is not None:
@@ -114,7 +117,7 @@ class EnsemblePredictor:
         self.weights = {name: float(share) for name, share in zip(said, shares, strict=True)}
         logger.info("ensemble_fitted rows=%d validation=%d weights=%s", len(train), len(validation), self.weights)
 
-    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+    def predict_proba(self, rows: Rows | OneRace) -> NDArray[np.float64]:
         """(N, 20) sharpened weighted mean of the members. A race's rows must be given together; labels are not read.
 
         Raises:
@@ -123,24 +126,23 @@ class EnsemblePredictor:
         mean = np.sum([self.weights[name] * said for name, said in self.member_probabilities(rows).items()], axis=0)
         return sharpen(mean, rows.race_code, _SHARPNESS)
 
-    def member_probabilities(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+    def member_probabilities(self, rows: Rows | OneRace) -> dict[str, NDArray[np.float64]]:
         """Per member (N, 20), before weighting.
 
         Raises:
             NotFittedError: before `fit` or `load`.
         """
-        prepared = self._prepare(rows)
+        race = rows.race_code
+        prepared = Prepared(self._matrix(rows, race), race)
         said = {member.name: member.predict_proba(prepared) for member in self._members}
         if self._net is not None:
             said[NET] = self._net.predict_proba(rows)
         return said
 
-    def _prepare(self, rows: Rows) -> Prepared:
+    def _matrix(self, rows: Rows | OneRace, race: NDArray[np.int64]) -> NDArray[np.float32]:
         if self._preprocessor is None:
             raise NotFittedError(f"{self.name}: not fitted; call fit or load first")
-        race = rows.race_code
-        matrix = self._preprocessor.transform(rows.features, race)
-        return Prepared(matrix=matrix, race=race, position=rows.position, finished=rows.finished)
+        return self._preprocessor.transform(rows.features, race)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

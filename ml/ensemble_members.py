@@ -24,6 +24,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _ROWS_WORTH_THREADS = 20_000
+_ROWS_AT_ONCE = 256  # of a forest of 120 trees: 5 MB
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,21 @@ class Prepared:
     Attributes:
         matrix: (N, width) float32, finite.
         race: (N,) race of each row.
-        position: (N,) finishing positions 1..20.
-        finished: (N,) bool, classified.
     """
 
     matrix: NDArray[np.float32]
     race: IntArray
+
+
+@dataclass(frozen=True)
+class Labelled(Prepared):
+    """Rows to learn from.
+
+    Attributes:
+        position: (N,) finishing positions 1..20.
+        finished: (N,) bool, classified.
+    """
+
     position: IntArray
     finished: NDArray[np.bool_]
 
@@ -48,12 +58,12 @@ class Member(Protocol):
 
     name: ClassVar[str]
 
-    def fit(self, train: Prepared, validation: Prepared) -> None:
+    def fit(self, train: Labelled, validation: Labelled) -> None:
         """Learn; `validation` only stops early, scales, or chooses a strength of regularisation."""
         ...
 
     def predict_proba(self, rows: Prepared) -> FloatArray:
-        """(N, 20) probabilities; the labels in `rows` are not read."""
+        """(N, 20) probabilities."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -110,7 +120,7 @@ class BoostedTrees:
         self.boosters: list[lgb.Booster] = []
         self.placing: Placing | None = None
 
-    def fit(self, train: Prepared, validation: Prepared) -> None:
+    def fit(self, train: Labelled, validation: Labelled) -> None:
         """Boost until the validation error stops falling; then fit how sure the order is, on validation too."""
         self.boosters = []
         for seed in self.seeds:
@@ -187,7 +197,7 @@ class RandomForest:
         self.booster: lgb.Booster | None = None
         self.places: FloatArray = np.zeros((0, 0, N_POSITIONS))
 
-    def fit(self, train: Prepared, validation: Prepared) -> None:
+    def fit(self, train: Labelled, validation: Labelled) -> None:
         """Grow the trees and count the places in their leaves; a forest needs no stopping, so `validation` is not used."""
         del validation
         params = {**self.params, "num_threads": _useful_threads(train, self.threads)}
@@ -202,8 +212,10 @@ class RandomForest:
         """(N, 20) mean of the leaves' distributions, made consistent within the race."""
         leaf = self._leaves(rows.matrix)
         probabilities = np.zeros((len(leaf), N_POSITIONS))
-        for tree in range(leaf.shape[1]):
-            probabilities += self.places[tree, leaf[:, tree]]
+        trees = np.arange(leaf.shape[1])
+        for start in range(0, len(leaf), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            np.add.reduce(self.places[trees[:, None], leaf[part].T], axis=0, out=probabilities[part])
         return consistent(probabilities / leaf.shape[1], rows.race)
 
     def _leaves(self, matrix: NDArray[np.float32]) -> IntArray:
@@ -237,7 +249,7 @@ class Logistic:
         self.weights: FloatArray = np.zeros((0, N_POSITIONS - 1))
         self.bias: FloatArray = np.zeros(N_POSITIONS - 1)
 
-    def fit(self, train: Prepared, validation: Prepared) -> None:
+    def fit(self, train: Labelled, validation: Labelled) -> None:
         """Fit once per strength and keep the one with the least validation log loss."""
         best = np.inf
         matrix = train.matrix.astype(np.float64)

@@ -26,7 +26,7 @@ from ml.losses import MEAN_POSITION, SPREAD_POSITION
 from ml.placing import Placing, fit_placing
 from ml.plackett_luce import race_probabilities
 from ml.preprocessing import TabularPreprocessor
-from ml.rows import N_POSITIONS, Rows
+from ml.rows import N_POSITIONS, OneRace, Rows
 from ml.trainer import MultiModalTrainer, one_thread
 from ml.training_result import TrainingResult
 
@@ -128,7 +128,7 @@ class FusionPredictor:
             [round(result.best_validation_loss, 4) for result in results],
         )
 
-    def predict_proba(self, rows: Rows) -> NDArray[np.float64]:
+    def predict_proba(self, rows: Rows | OneRace) -> NDArray[np.float64]:
         """(N, 20) probability of each finishing position; rows sum to 1.
 
         A race's rows must be given together. Labels in `rows` are not read.
@@ -146,7 +146,7 @@ class FusionPredictor:
             return race_probabilities(output[:, 0], rows.race_code)
         return _discretised_normal(MEAN_POSITION + SPREAD_POSITION * output[:, 0], self.sigma)
 
-    def outputs(self, rows: Rows) -> NDArray[np.float64]:
+    def outputs(self, rows: Rows | OneRace) -> NDArray[np.float64]:
         """What the nets say, averaged: (N, 20) logits (cross_entropy), (N, 1) scores (listwise) or standardised places (mse).
 
         Raises:

@@ -24,17 +24,26 @@ def consistent(probabilities: FloatArray, race: IntArray, *, sweeps: int = 12) -
         race: (N,).
         sweeps: of scaling.
     """
-    _, code, size = np.unique(race, return_inverse=True, return_counts=True)
-    place = np.zeros(len(race), dtype=np.int64)  # of the row within its block
-    order = np.argsort(code, kind="stable")
-    place[order] = np.arange(len(race)) - np.repeat(np.cumsum(size) - size, size)
+    code, place, size = _blocks_of(race)
     inside = np.arange(N_POSITIONS)[None, :] < size[:, None]
     blocks = np.zeros((len(size), N_POSITIONS, N_POSITIONS))
     blocks[code, place] = np.where(inside[code], probabilities + 1e-9, 0.0)
     for _ in range(sweeps):
-        blocks /= np.maximum(blocks.sum(axis=1, keepdims=True), 1e-300)
-        blocks /= np.maximum(blocks.sum(axis=2, keepdims=True), 1e-300)
+        for axis in (1, 2):
+            total = np.add.reduce(blocks, axis, keepdims=True)
+            blocks /= np.maximum(total, 1e-300, out=total)
     return blocks[code, place]
+
+
+def _blocks_of(race: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """(N,) number of each row's race, (N,) the row's place among the rows of its race, and the size of each race."""
+    if len(race) and (race == race[0]).all():
+        return np.zeros(len(race), dtype=np.int64), np.arange(len(race)), np.array([len(race)])
+    _, code, size = np.unique(race, return_inverse=True, return_counts=True)
+    place = np.zeros(len(race), dtype=np.int64)
+    order = np.argsort(code, kind="stable")
+    place[order] = np.arange(len(race)) - np.repeat(np.cumsum(size) - size, size)
+    return code, place, size
 
 
 def sharpen(probabilities: FloatArray, race: IntArray, power: float) -> FloatArray:

@@ -1,6 +1,8 @@
 """Tabular features to net inputs: imputed, standardised, compared within the race; all of it learnt from the training part."""
 
+import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -117,38 +119,45 @@ class TabularPreprocessor:
         n_categories = sum(len(seen) for seen in self.categories.values())
         return len(self.absolute) + len(self.relative) + len(self.indicated) + n_categories
 
-    def transform(self, features: pd.DataFrame, race: NDArray[np.int64]) -> NDArray[np.float32]:
+    def transform(
+        self, features: pd.DataFrame | Mapping[str, NDArray[Any]], race: NDArray[np.int64]
+    ) -> NDArray[np.float32]:  # fmt: skip
         """Prepare rows for the net; columns are taken by name, others are ignored.
 
         Args:
-            features: (N, F); whole races when the configuration is race-relative.
+            features: (N, F), a frame or its columns; whole races when the configuration is race-relative.
             race: (N,) race of each row.
         Returns:
             (N, width) float32, always finite.
         Raises:
             ModelContractError: an expected column is absent, of another kind, or infinite somewhere.
         """
-        absent = [name for name in self.feature_names if name not in features.columns]
+        absent = [name for name in self.feature_names if name not in features]
         if absent:
             raise ModelContractError(
                 f"features: {', '.join(absent[:8])} absent ({len(absent)} of {len(self.feature_names)} expected columns); "
                 "ask for the feature service this model was trained with"
             )
         values = _numbers(features, self.numeric)
-        missing = np.isnan(values)
-        at = {name: i for i, name in enumerate(self.numeric)}
+        missing, learnt = np.isnan(values), self._learnt
         parts: list[NDArray[Any]] = []
         if self.absolute:
-            index = [at[name] for name in self.absolute]
-            imputed = np.where(missing, self.median, values)[:, index]
-            parts.append(np.clip((imputed - self.mean) / self.spread, -self.clip_sd, self.clip_sd))
+            imputed = np.where(missing, learnt.median, values)[:, learnt.absolute]
+            parts.append(np.clip((imputed - learnt.mean) / learnt.spread, -self.clip_sd, self.clip_sd))
         if self.relative:
-            index = [at[name] for name in self.relative]
-            difference = _minus_race_mean(values[:, index], race)
-            parts.append(np.clip(difference / self.relative_spread, -self.clip_sd, self.clip_sd))
-        parts.append(missing[:, [at[name] for name in self.indicated]])
-        parts += [_one_hot(features[name], seen) for name, seen in self.categories.items()]
+            difference = _minus_race_mean(values[:, learnt.relative], race)
+            parts.append(np.clip(difference / learnt.relative_spread, -self.clip_sd, self.clip_sd))
+        parts.append(missing[:, learnt.indicated])
+        parts += [_one_hot(name, np.asarray(features[name], dtype=object), seen) for name, seen in self.categories.items()]
         return np.concatenate(parts, axis=1).astype(np.float32)
+
+    @functools.cached_property
+    def _learnt(self) -> "_Learnt":
+        at = {name: i for i, name in enumerate(self.numeric)}
+        numbers = [np.array(values) for values in (self.median, self.mean, self.spread, self.relative_spread)]
+        chosen = (self.absolute, self.relative, self.indicated)
+        index = [np.array([at[name] for name in names], dtype=np.int64) for names in chosen]
+        return _Learnt(*numbers, *index)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values (lists, no tuples); floats survive JSON exactly."""
@@ -172,6 +181,19 @@ class TabularPreprocessor:
             raise ModelContractError(f"preprocessing state: {error}; it was not written by this version") from error
 
 
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """What was learnt, as arrays: the numbers, and which columns of the numeric features they are for."""
+
+    median: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    relative_spread: NDArray[np.float64]
+    absolute: NDArray[np.int64]
+    relative: NDArray[np.int64]
+    indicated: NDArray[np.int64]
+
+
 def _is_text(column: pd.Series) -> bool:
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return False
@@ -181,12 +203,15 @@ def _is_text(column: pd.Series) -> bool:
     return kinds == {True}
 
 
-def _numbers(features: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.float64]:
+def _numbers(features: pd.DataFrame | Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> NDArray[np.float64]:
     """(N, len(names)) float64 with NaN for missing."""
     try:
-        values: NDArray[np.float64] = features[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+        if isinstance(features, pd.DataFrame):
+            values: NDArray[np.float64] = features[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            values = np.array([features[name] for name in names], dtype=np.float64).T
     except (TypeError, ValueError) as error:
-        wrong = [name for name in names if _is_text(features[name])]
+        wrong = [name for name in names if _is_text(pd.Series(features[name]))]
         raise ModelContractError(f"features {', '.join(wrong[:8])}: got text, expected numbers as in training") from error
     infinite = np.isinf(values).any(axis=0)
     if infinite.any():
@@ -196,8 +221,11 @@ def _numbers(features: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.float
 
 def _minus_race_mean(values: NDArray[np.float64], race: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N, F) values minus the mean over the race's known values; 0 where the value is missing."""
-    _, code = np.unique(race, return_inverse=True)
     known = ~np.isnan(values)
+    if len(race) and (race == race[0]).all():
+        total = np.add.reduce(np.ascontiguousarray(np.where(known, values, 0.0)), axis=0)
+        return np.where(known, values - total / np.maximum(np.add.reduce(known, axis=0), 1), 0.0)
+    _, code = np.unique(race, return_inverse=True)
     total = np.zeros((int(code.max()) + 1 if len(code) else 0, values.shape[1]))
     count = np.zeros_like(total)
     np.add.at(total, code, np.where(known, values, 0.0))
@@ -211,16 +239,17 @@ def _values_seen(column: pd.Series) -> tuple[str | None, ...]:
     return (*seen, None) if bool(column.isna().any()) else tuple(seen)
 
 
-def _one_hot(column: pd.Series, seen: tuple[str | None, ...]) -> NDArray[np.bool_]:
+def _one_hot(name: str, values: NDArray[np.object_], seen: tuple[str | None, ...]) -> NDArray[np.bool_]:
     """(N, len(seen)) bool; a value not in `seen` gives a row of False."""
-    absent = column.isna().to_numpy()
-    values = column.to_numpy(dtype=object)
-    unseen = sorted({str(value) for value in values[~absent]} - {value for value in seen if value is not None})
-    if unseen:
-        logger.warning("feature %s: categories not in the training part: %s", column.name, ", ".join(unseen[:8]))
-    if not seen:
-        return np.zeros((len(column), 0), dtype=bool)
-    return np.stack([absent if value is None else (values == value) & ~absent for value in seen], axis=1)
+    absent = pd.isna(values).tolist()
+    at = {value: column for column, value in enumerate(seen)}
+    columns = [at.get(None if gone else value, -1) for value, gone in zip(values, absent, strict=True)]
+    if -1 in columns:
+        rows = zip(values, columns, absent, strict=True)
+        unseen = sorted({str(value) for value, column, gone in rows if column < 0 and not gone})
+        if unseen:
+            logger.warning("feature %s: categories not in the training part: %s", name, ", ".join(unseen[:8]))
+    return np.array(columns, dtype=np.int64)[:, None] == np.arange(len(seen))
 
 
 def _floats(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -4,9 +4,9 @@
 model is fitted and scored on exactly the same rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,26 @@ class Rows:
         """Each race id, in chronological order, with the positions of its rows."""
         for race_id, index in sorted(self.keys.groupby("race_id", sort=True).indices.items()):
             yield str(race_id), np.asarray(index, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class OneRace:
+    """The N cars of one race as a service asks about them: inputs, no labels, and no frames, which took as long as the models.
+
+    Attributes:
+        features: feature -> (N,) float64 with NaN for missing, or object with None, as the columns of `Rows.features`.
+        embedding: as in `Rows`.
+        has_picture: as in `Rows`.
+    """
+
+    features: Mapping[str, NDArray[Any]]
+    embedding: NDArray[np.float32]
+    has_picture: NDArray[np.bool_]
+
+    @property
+    def race_code(self) -> NDArray[np.int64]:
+        """(N,) zeros."""
+        return np.zeros(len(self.has_picture), dtype=np.int64)
 
 
 class PositionModel(Protocol):

@@ -6,7 +6,6 @@ encoder.safetensors the frozen encoder's weights (models that use pictures)
 question/           the cars of one race as they would be asked about, with the answer given when the model was trained
 """
 
-import functools
 import json
 import math
 import shutil
@@ -27,7 +26,7 @@ from ml.encoders.vision import EncoderIdentity, VisionEncoder
 from ml.ensemble import EnsemblePredictor
 from ml.errors import ModelContractError
 from ml.fusion_model import FusionPredictor
-from ml.rows import EMBEDDING_DIM, Rows
+from ml.rows import EMBEDDING_DIM, OneRace
 
 DESCRIPTION, PREDICTOR, ENCODER, QUESTION = "served_model.json", "predictor", "encoder.safetensors", "question"
 FORMAT = 2
@@ -138,20 +137,22 @@ def tabular_frame(tabular: NDArray[np.float32], specs: Sequence[FeatureSpec]) ->
     Raises:
         ModelContractError: a wrong number of columns, or a code outside the categories.
     """
+    return pd.DataFrame(_columns(tabular, specs))
+
+
+def _columns(tabular: NDArray[np.float32], specs: Sequence[FeatureSpec]) -> dict[str, NDArray[Any]]:
+    """`tabular_frame` without a frame: feature -> (cars,) float64 with NaN, or object with None."""
     if tabular.ndim != 2 or tabular.shape[1] != len(specs):
         raise ModelContractError(f"tabular: got shape {tabular.shape}, expected (cars, {len(specs)}); see served_model.json")
-    frame = pd.DataFrame(tabular.astype(np.float64), columns=[spec.name for spec in specs])
-    for column, spec in enumerate(specs):
-        if spec.categories is None:
-            continue
-        values = tabular[:, column]
-        known = ~np.isnan(values)
-        if ((values[known] < 0) | (values[known] >= len(spec.categories)) | (values[known] % 1 != 0)).any():
-            raise ModelContractError(f"tabular: {spec.name}: expected codes 0..{len(spec.categories) - 1} of {spec.categories}")
-        frame[spec.name] = np.array(
-            [spec.categories[int(value)] if ok else None for value, ok in zip(values, known, strict=True)], dtype=object
-        )
-    return frame
+    columns: dict[str, NDArray[Any]] = dict(zip([spec.name for spec in specs], tabular.T.astype(np.float64), strict=True))
+    for spec in specs:
+        if spec.categories is not None:
+            names = dict(enumerate(spec.categories))
+            values: list[Any] = [None if math.isnan(code) else names.get(code, names) for code in columns[spec.name].tolist()]
+            if names in values:
+                raise ModelContractError(f"tabular: {spec.name}: expected codes 0..{len(names) - 1} of {spec.categories}")
+            columns[spec.name] = np.array(values, dtype=object)
+    return columns
 
 
 class ServedModel:
@@ -225,34 +226,7 @@ class ServedModel:
         self, tabular: NDArray[np.float32], embedding: NDArray[np.float32], has_picture: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         """Position probabilities of the cars of one race, from embeddings made by this model's encoder."""
-        cars = len(tabular)
-        nothing = np.zeros(cars)
-        rows = Rows(
-            keys=_keys(cars),
-            features=tabular_frame(tabular, self.specs),
-            position=np.ones(cars, dtype=np.int64),
-            finished=nothing.astype(bool),
-            embedding=embedding,
-            has_picture=has_picture,
-            picture_sha256=np.full(cars, "", dtype=object),
-            order=np.full(cars, np.nan),
-        )
-        return self._predictor.predict_proba(rows)
-
-
-@functools.lru_cache(maxsize=32)
-def _keys(cars: int) -> pd.DataFrame:
-    """Keys of some race of `cars` cars; a model sees none of it but that it is one race."""
-    return pd.DataFrame(
-        {
-            "race_id": ["2000_01"] * cars,
-            "driver_id": [f"car_{i:02d}" for i in range(cars)],
-            "season": 2000,
-            "round": 1,
-            "lap": 0,
-            "event_timestamp": pd.Timestamp("2000-01-01", tz="UTC"),
-        }
-    )
+        return self._predictor.predict_proba(OneRace(_columns(tabular, self.specs), embedding, has_picture))
 
 
 def is_served_model(folder: Path) -> bool:

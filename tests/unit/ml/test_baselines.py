@@ -12,7 +12,7 @@ from feature_repo.errors import DamagedFileError, MissingInputError
 from ml.baselines import AssignsPositions, EnsemblePredictor, GridOrder, OrderAtMoment, rank_within_race
 from ml.config import parse_config
 from ml.ensemble import mixture_weights
-from ml.ensemble_members import Logistic, Prepared
+from ml.ensemble_members import Labelled, Logistic
 from ml.errors import ModelContractError, NotFittedError
 from ml.metrics import check_probabilities, log_loss
 from ml.placing import consistent, sharpen
@@ -181,7 +181,7 @@ def test_logistic_is_sklearns_per_threshold() -> None:
     matrix = rng.normal(size=(400, 6)).astype(np.float32)
     race = np.repeat(np.arange(20), 20)
     position = np.concatenate([rng.permutation(20) + 1 for _ in range(20)])
-    prepared = Prepared(matrix, race, position, np.ones(400, dtype=bool))
+    prepared = Labelled(matrix, race, position, np.ones(400, dtype=bool))
     member = Logistic(inverse_strengths=(0.01,))
     member.fit(prepared, prepared)
     at_most = np.ones((400, 20))

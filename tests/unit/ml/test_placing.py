@@ -17,6 +17,15 @@ def test_consistent_gives_each_place_once() -> None:
     assert (result[20:, 18:] == 0).all()
 
 
+def test_a_race_alone_is_made_consistent_as_it_is_among_others() -> None:
+    rng = np.random.default_rng(1)
+    race = np.repeat([4, 2, 9], [3, 20, 7])
+    probabilities = rng.dirichlet(np.ones(20), len(race))
+    whole = consistent(probabilities, race)
+    for code in (4, 2, 9):
+        np.testing.assert_array_equal(consistent(probabilities[race == code], race[race == code]), whole[race == code])
+
+
 def test_sharpening_makes_the_likeliest_likelier_and_keeps_rows_whole() -> None:
     race = np.zeros(20, dtype=np.int64)
     before = consistent(np.random.default_rng(7).dirichlet(np.ones(20), size=20), race)

@@ -95,6 +95,19 @@ def test_columns_are_found_by_name_and_extra_ones_ignored() -> None:
     np.testing.assert_array_equal(fitted.transform(turned, RACE), fitted.transform(frame(), RACE))
 
 
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(3, 4), slice(0, 6)], ids=["one_race", "one_car", "two_races"])
+def test_columns_without_a_frame_give_the_same_inputs(rows: slice) -> None:
+    fitted = TabularPreprocessor.fit(frame(), RACE, RELATIVE)
+    asked = frame()[rows]
+    columns = {name: asked[name].to_numpy() for name in asked}
+    np.testing.assert_array_equal(fitted.transform(columns, RACE[rows]), fitted.transform(asked, RACE[rows]))
+
+
+def test_a_race_alone_gives_the_inputs_it_has_among_others() -> None:
+    fitted = TabularPreprocessor.fit(frame(), RACE, RELATIVE)
+    np.testing.assert_array_equal(fitted.transform(frame()[:3], RACE[:3]), fitted.transform(frame(), RACE)[:3])
+
+
 def test_excluded_features_are_no_inputs() -> None:
     fitted = TabularPreprocessor.fit(frame(), RACE, PLAIN.model_copy(update={"exclude_features": ("air_*", "compound")}))
     assert fitted.feature_names == ("grid", "gap", "constant")
