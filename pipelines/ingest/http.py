@@ -5,13 +5,11 @@ reachable), the same command later goes on from what was kept. `SourceFormatErro
 documents, and asking again did not help.
 """
 
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -23,6 +21,17 @@ import pandas as pd
 
 from feature_repo.errors import BadUsageError
 from pipelines.errors import SourceFormatError, SourcePausedError
+from pipelines.ingest.http_answers import (
+    KEPT,
+    MalformedError,
+    TroubleError,
+    beginning,
+    check_fields,
+    instant,
+    malformed,
+    parse_json,
+    retry_after_s,
+)
 from pipelines.ingest.http_cache import ResponseCache, Stored
 from pipelines.ingest.http_limits import PATIENCE_S, Limits, Pace
 
@@ -32,10 +41,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACK_OFF_S = 1.0  # doubled with every further try, up to
 LONGEST_BACK_OFF_S = 30.0
-LONGEST_RETRY_AFTER_S = 7 * 86_400.0  # whatever a service says, it may be asked again after a week
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MALFORMED_RETRIES = 2  # a cut or foreign body is sometimes a hiccup; the third one is the service's answer
-_KEPT = "run the same command again, what was fetched is kept"
 _NO_PARAMS: Mapping[str, str | int] = MappingProxyType({})
 
 
@@ -56,22 +63,6 @@ class Fetched:
     fetched_at: pd.Timestamp
     from_cache: bool
     last_modified: pd.Timestamp | None
-
-
-class _TroubleError(Exception):
-    """The service could not answer this time: worth another try. `retry_after_s` is its own word on when."""
-
-    def __init__(self, happened: str, retry_after_s: float | None = None) -> None:
-        super().__init__(happened)
-        self.retry_after_s = retry_after_s
-
-
-class _MalformedError(Exception):
-    """The answer is not what was asked for: worth another try or two. `error` is what to raise in the end."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class PoliteClient:
@@ -111,7 +102,7 @@ class PoliteClient:
         Raises:
             BadUsageError: `base_url` is no http(s) URL.
         """
-        if not base_url.startswith(("http://", "https://")):
+        if not _is_web_url(base_url):
             raise BadUsageError(f"{name}: got URL {base_url!r}, expected http://... or https://...; check the setting {name}_url")
         self.name = name
         self.requests = 0
@@ -142,6 +133,11 @@ class PoliteClient:
         """Close the connections."""
         self._http.close()
 
+    def url(self, path: str, params: Mapping[str, str | int] = _NO_PARAMS) -> str:
+        """What is asked for `path` below the base URL, parameters in the order of their names."""
+        query = urlencode(sorted((name, str(value)) for name, value in params.items()))
+        return f"{self._base_url}/{path.lstrip('/')}" + (f"?{query}" if query else "")
+
     def get_json(
         self,
         path: str,
@@ -158,16 +154,14 @@ class PoliteClient:
             params: query parameters; their order does not matter.
             max_age_s: a kept answer older than this is confirmed by the service or downloaded again; None: good for ever.
             accept_404: 404 with a JSON body means "there is none": `data` is None, and that is kept like any answer.
-            validate: raises ValueError, LookupError or TypeError where the parsed JSON is not what was asked for; such a body
-                is asked for again and never kept.
+            validate: raises ValueError, LookupError, TypeError or AttributeError where the parsed JSON is not what was asked
+                for; such a body is asked for again and never kept.
 
         Raises:
             SourcePausedError: the limit is used up for long, or the service did not answer however often it was asked.
             SourceFormatError: a status 4xx, or a body that is no JSON, too large or refused by `validate`.
         """
-        path = path.lstrip("/")
-        query = urlencode(sorted((name, str(value)) for name, value in params.items()))
-        url = f"{self._base_url}/{path}" + (f"?{query}" if query else "")
+        path, url = path.lstrip("/"), self.url(path, params)
         file = self._cache.file(path, params)
         kept = self._usable(self._cache.read(path, params), url, accept_404, validate)
         if kept is not None and self._is_fresh(kept[0], file, max_age_s):
@@ -186,7 +180,7 @@ class PoliteClient:
             return None
         try:
             return kept, _parse(kept, url, validate)
-        except _MalformedError as error:
+        except MalformedError as error:
             logger.warning("cached_response_refused url=%s reason=%s next=download_again", url, error)
             return None
 
@@ -204,11 +198,11 @@ class PoliteClient:
             try:
                 answer = self._ask_once(url, kept, accept_404)
                 return answer, _parse(answer, url, validate)
-            except _TroubleError as error:
+            except TroubleError as error:
                 if attempt > self._max_retries or (error.retry_after_s or 0) > PATIENCE_S:
                     self._give_up(url, error, attempt)
                 self._back_off(url, attempt, error, error.retry_after_s)
-            except _MalformedError as error:
+            except MalformedError as error:
                 malformed += 1
                 if malformed > MALFORMED_RETRIES or attempt > self._max_retries:
                     raise error.error from error
@@ -220,14 +214,15 @@ class PoliteClient:
             with self._http.stream("GET", url, headers=_conditions(kept)) as response:
                 status = response.status_code
                 if status == 429 or status >= 500:
-                    raise _TroubleError(
-                        f"HTTP {status} {response.reason_phrase}", self._retry_after(response.headers.get("retry-after"))
+                    raise TroubleError(
+                        f"HTTP {status} {response.reason_phrase}",
+                        retry_after_s(response.headers.get("retry-after"), self._clock()),
                     )
                 body = self._body(response, url)
         except (httpx.DecodingError, httpx.TooManyRedirects) as error:
-            raise _malformed(url, got=f"{type(error).__name__} ({error})", expected="an answer that can be read") from error
+            raise malformed(url, got=f"{type(error).__name__} ({error})", expected="an answer that can be read") from error
         except httpx.TransportError as error:
-            raise _TroubleError(f"{type(error).__name__} ({error or 'no more is known'})") from error
+            raise TroubleError(f"{type(error).__name__} ({error or 'no more is known'})") from error
         headers = {name.lower(): value for name, value in response.headers.items()}
         if status == 304 and kept is not None:
             confirmed = {name: headers[name] for name in ("etag", "last-modified") if name in headers}
@@ -235,7 +230,7 @@ class PoliteClient:
         if status not in (200, 404) or (status == 404 and not accept_404):
             raise SourceFormatError(
                 url,
-                got=f"HTTP {status} {_beginning(body)}",
+                got=f"HTTP {status} {beginning(body)}",
                 expected="HTTP 200",
                 next_step="check the season, the rounds and the service's URL; what was fetched is kept",
             )
@@ -262,21 +257,8 @@ class PoliteClient:
                     next_step="check the service's URL; what was fetched is kept",
                 )
             if time.monotonic() > self._deadline:
-                raise _TroubleError(f"a body still incomplete after {self._timeout_s:g} s")
+                raise TroubleError(f"a body still incomplete after {self._timeout_s:g} s")
         return b"".join(parts)
-
-    def _retry_after(self, header: str | None) -> float | None:
-        """Seconds the service asks to wait (seconds or an HTTP date), or None where it does not say."""
-        if header is None:
-            return None
-        until = _instant(header)
-        if until is not None:
-            wait_s = until.timestamp() - self._clock()
-        elif header.strip().isdecimal():
-            wait_s = float(header)
-        else:
-            return None
-        return min(max(wait_s, 0.0), LONGEST_RETRY_AFTER_S)
 
     def _back_off(self, url: str, attempt: int, error: Exception, retry_after_s: float | None) -> None:
         """Sleep before the next try: as long as the service says, and at least a doubling, jittered time."""
@@ -285,13 +267,14 @@ class PoliteClient:
         logger.warning("request_failed url=%s attempt=%d reason=%s retry_in_s=%.1f", url, attempt, error, wait_s)
         self._sleep(wait_s)
 
-    def _give_up(self, url: str, error: _TroubleError, attempts: int) -> NoReturn:
+    def _give_up(self, url: str, error: TroubleError, attempts: int) -> NoReturn:
+        tries = "once" if attempts == 1 else f"{attempts} times"
         retry_at, when = None, ""
         if error.retry_after_s is not None:
             retry_at = pd.Timestamp(self._clock() + error.retry_after_s, unit="s", tz="UTC").ceil("s")
             when = f" from {retry_at:%Y-%m-%d %H:%M:%S} UTC on"
         raise SourcePausedError(
-            f"{self.name}: {url}: got {error} (asked {attempts} times), expected an answer;{when} {_KEPT}", retry_at
+            f"{self.name}: {url}: got {error} (asked {tries}), expected an answer;{when} {KEPT}", retry_at
         ) from error
 
 
@@ -301,46 +284,28 @@ def _fetched(stored: Stored, data: Any, url: str, *, from_cache: bool) -> Fetche
         url=url,
         fetched_at=pd.Timestamp(stored.fetched_at_s, unit="s", tz="UTC"),
         from_cache=from_cache,
-        last_modified=_instant(stored.headers.get("last-modified")),
+        last_modified=instant(stored.headers.get("last-modified")),
     )
 
 
 def _parse(stored: Stored, url: str, validate: Callable[[Any], object] | None) -> Any:
-    """The JSON value of a body.
+    """The value of a response.
 
     Raises:
-        _MalformedError: it is none, it came as something else, or `validate` refuses it.
+        MalformedError: it is no JSON, or `validate` refuses it.
     """
-    kind = stored.headers.get("content-type", "application/json")
-    if "json" not in kind.lower():
-        raise _malformed(url, got=f"{kind}: {_beginning(stored.body)}", expected="application/json")
-    try:
-        value = json.loads(stored.body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(url, got=f"{_beginning(stored.body)} ({error})", expected="one whole JSON document") from error
+    data = parse_json(stored.headers.get("content-type"), stored.body, url)
     if validate is not None and stored.status == 200:
-        try:
-            validate(value)
-        except SourceFormatError as error:
-            raise _MalformedError(error) from error
-        except (ValueError, LookupError, TypeError) as error:
-            raise _malformed(
-                url, got=_beginning(stored.body), expected=f"the documented fields ({type(error).__name__}: {error})"
-            ) from error
-    return value
+        check_fields(data, stored.body, url, validate)
+    return data
 
 
-def _malformed(url: str, *, got: str, expected: str) -> _MalformedError:
-    return _MalformedError(SourceFormatError(url, got=got, expected=expected, next_step=_KEPT))
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _beginning(body: bytes) -> str:
-    text = body[:400].decode("utf-8", errors="replace")
-    return repr(text[:80]) + ("..." if len(text) > 80 else "")
+def _is_web_url(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 def _conditions(kept: Stored | None) -> dict[str, str]:
@@ -349,14 +314,3 @@ def _conditions(kept: Stored | None) -> dict[str, str]:
         return {}
     pairs = (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified"))
     return {header: kept.headers[name] for header, name in pairs if name in kept.headers}
-
-
-def _instant(text: str | None) -> pd.Timestamp | None:
-    """An HTTP date as a UTC instant; None where it is absent or no date."""
-    try:
-        found = pd.Timestamp(parsedate_to_datetime(text)) if text else None
-    except (ValueError, TypeError):
-        return None
-    if found is None:
-        return None
-    return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")

@@ -31,7 +31,7 @@ class Stored:
 
 
 class ResponseCache:
-    """Files `<sha256 of path and sorted parameters>.response`: a line of JSON, then the body.
+    """Files `<sha256 of path and sorted parameters>.response`: the SHA-256 of what follows, a line of JSON, the body.
 
     The host is left out of the name, so that a mirror finds what its original gave; one folder serves one service.
     """
@@ -49,30 +49,29 @@ class ResponseCache:
         """The kept response, or None where there is none or its file is damaged (then it is as if it never was)."""
         file = self.file(path, params)
         try:
-            head, _, body = file.read_bytes().partition(b"\n")
+            checksum, _, rest = file.read_bytes().partition(b"\n")
         except FileNotFoundError:
             return None
-        try:
-            found = json.loads(head)
-            whole = found["key"] == _key(path, params) and found["sha256"] == sha256_bytes(body)
-            stored = Stored(int(found["status"]), dict(found["headers"]), body, float(found["fetched_at_s"]))
-        except (ValueError, LookupError, TypeError):
-            whole, stored = False, None
-        if not whole:
+        if checksum.decode("ascii", errors="replace") != sha256_bytes(rest):
             logger.warning("cached_response_damaged file=%s next=download_again", file)
             return None
-        return stored
+        line, _, body = rest.partition(b"\n")
+        head = json.loads(line)
+        if head["key"] != _key(path, params):
+            logger.warning("cached_response_of_another_url file=%s next=download_again", file)
+            return None
+        return Stored(head["status"], head["headers"], body, head["fetched_at_s"])
 
     def write(self, path: str, params: Mapping[str, str | int], stored: Stored) -> None:
         """Keep `stored`, replacing what was there."""
         head = {
             "key": _key(path, params),
-            "sha256": sha256_bytes(stored.body),
             "status": stored.status,
             "headers": {name: stored.headers[name] for name in KEPT_HEADERS if name in stored.headers},
             "fetched_at_s": stored.fetched_at_s,
         }
-        write_bytes(self.file(path, params), json.dumps(head).encode() + b"\n" + stored.body)
+        rest = json.dumps(head).encode() + b"\n" + stored.body
+        write_bytes(self.file(path, params), sha256_bytes(rest).encode() + b"\n" + rest)
 
 
 def _key(path: str, params: Mapping[str, str | int]) -> list[object]:

@@ -109,15 +109,16 @@ class Pace:
         windows = self.limits.windows()
         with FileLock(self._lock):  # never held while sleeping
             now = self._clock()
-            # An instant in the future means that the clock was set back; counted as now, it ages like any other.
-            instants = sorted(min(instant, now) for instant in self._read())
+            stored = self._read()
+            # An instant in the future means that the clock was set back; kept as now, it ages like any other.
+            instants = sorted(min(instant, now) for instant in stored)
             first = earliest(instants, windows)
-            if first > now:
-                return first - now
-            longest = max(seconds for _, seconds in windows)
-            kept = [instant for instant in instants if instant > now - longest]
-            write_text(self._file, json.dumps([*kept, now]) + "\n")
-        return 0.0
+            if first <= now:
+                longest = max(seconds for _, seconds in windows)
+                instants = [*(instant for instant in instants if instant > now - longest), now]
+            if instants != stored:
+                write_text(self._file, json.dumps(instants) + "\n")
+        return max(first - now, 0.0)
 
     def _read(self) -> list[float]:
         try:

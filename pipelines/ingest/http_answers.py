@@ -1,0 +1,101 @@
+"""What a web service's answer says: its JSON, its dates, and the two ways in which it can be no answer."""
+
+import json
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from pipelines.errors import SourceFormatError
+
+KEPT = "run the same command again, what was fetched is kept"
+LONGEST_RETRY_AFTER_S = 7 * 86_400.0  # whatever a service says, it may be asked again after a week
+
+
+class TroubleError(Exception):
+    """The service could not answer this time, so it is worth another try.
+
+    Attributes:
+        retry_after_s: seconds the service itself asks to wait, or None where it does not say.
+    """
+
+    def __init__(self, happened: str, retry_after_s: float | None = None) -> None:
+        super().__init__(happened)
+        self.retry_after_s = retry_after_s
+
+
+class MalformedError(Exception):
+    """The answer is not what was asked for; that is worth another try or two.
+
+    Attributes:
+        error: what to raise in the end.
+    """
+
+    def __init__(self, error: SourceFormatError) -> None:
+        super().__init__(f"got {error.got}, expected {error.expected}")
+        self.error = error
+
+
+def malformed(url: str, *, got: str, expected: str) -> MalformedError:
+    """The error of an answer from `url` that is something else than expected."""
+    return MalformedError(SourceFormatError(url, got=got, expected=expected, next_step=KEPT))
+
+
+def parse_json(content_type: str | None, body: bytes, url: str) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        MalformedError: it came as something else, or is no whole JSON document.
+    """
+    if content_type is not None and "json" not in content_type.lower():
+        raise malformed(url, got=f"{content_type}: {beginning(body)}", expected="application/json")
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise malformed(url, got=f"{beginning(body)} ({error})", expected="one whole JSON document") from error
+
+
+def check_fields(data: Any, body: bytes, url: str, validate: Callable[[Any], object]) -> None:
+    """Ask `validate` whether `data` is what was asked for.
+
+    Raises:
+        MalformedError: `validate` raised ValueError, LookupError, TypeError or AttributeError.
+    """
+    try:
+        validate(data)
+    except SourceFormatError as error:
+        raise MalformedError(error) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        expected = f"the documented fields ({type(error).__name__}: {error})"
+        raise malformed(url, got=beginning(body), expected=expected) from error
+
+
+def beginning(body: bytes) -> str:
+    """The first 80 characters, quoted."""
+    text = body[:400].decode("utf-8", errors="replace")
+    return repr(text[:80]) + ("..." if len(text) > 80 else "")
+
+
+def instant(text: str | None) -> pd.Timestamp | None:
+    """An HTTP date as a UTC instant; None where it is absent or no date."""
+    try:
+        found = pd.Timestamp(parsedate_to_datetime(text)) if text else None
+    except (ValueError, TypeError):
+        return None
+    if found is None:
+        return None
+    return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """Seconds from `now_s` (epoch) that a Retry-After header asks to wait, 0 to a week; None where it says nothing."""
+    text = (header or "").strip()
+    if text.isdecimal():
+        return min(float(text), LONGEST_RETRY_AFTER_S)
+    until = instant(text)
+    return None if until is None else min(max(until.timestamp() - now_s, 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
