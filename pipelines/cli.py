@@ -31,6 +31,7 @@ from pipelines import views
 from pipelines.commands_conformance import conformance
 from pipelines.commands_leak import leak_probe
 from pipelines.commands_skew import skew
+from pipelines.commands_sources import sources
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
 from pipelines.ingest import parse_seasons
 from pipelines.ingest.base import Source
@@ -295,6 +296,7 @@ def simulator_report(
 app.command()(skew)
 app.command("leak-probe")(leak_probe)
 app.command()(conformance)
+app.command()(sources)
 
 
 def _run(step: str, settings: Settings, *, as_json: bool) -> None:

@@ -1,0 +1,29 @@
+"""`pitwall sources`: where races can come from, and what each source gives, needs and allows."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from feature_repo.console import emit, out, table
+from pipelines.ingest.catalogue import as_markdown, limits_text
+from pipelines.ingest.catalogue import sources as every_source
+
+
+def sources(
+    markdown: Annotated[bool, typer.Option("--markdown", help="docs/sources.md on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")] = False,
+) -> None:
+    """What each source gives (tables, seasons), its licence, and how often it may be asked."""
+    if markdown and as_json:
+        raise typer.BadParameter("give one of --markdown and --json")
+    if markdown:
+        sys.stdout.write(as_markdown())
+        return
+    emit({"sources": [info.to_json() for info in every_source()]}, as_json=as_json, show=_show)
+
+
+def _show() -> None:
+    rows = [[info.name, info.seasons, ", ".join(info.tables), info.licence, limits_text(info)] for info in every_source()]
+    table("sources", ["source", "seasons", "tables", "licence", "limits"], rows)
+    out.print("more, and what is believed when two of them differ: docs/sources.md", highlight=False)
