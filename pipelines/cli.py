@@ -34,7 +34,7 @@ from pipelines.commands_skew import skew
 from pipelines.commands_sources import sources
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
 from pipelines.ingest import parse_seasons
-from pipelines.ingest.base import Source
+from pipelines.ingest.choose import choose_source
 from pipelines.ingest.run import ingest as run_ingest
 
 BAD_USAGE = 2
@@ -50,11 +50,13 @@ app = typer.Typer(
 
 Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")]
-SourceName = Annotated[str, typer.Option("--source", help="files or simulator.")]
+SourceName = Annotated[str, typer.Option("--source", help="simulator, files, fastf1, jolpica, openf1 or livetiming.")]
 Paths = Annotated[
-    list[Path] | None, typer.Option("--path", help="Folder of race files (repeat it to add later seasons).", file_okay=False)
+    list[Path] | None, typer.Option("--path", help="Folder of race files, or recorded live timing (repeat it to add later ones).")
 ]
-Seasons = Annotated[str, typer.Option("--seasons", help="files: which, such as 2018-2024. simulator: how many, such as 3.")]
+Seasons = Annotated[
+    str | None, typer.Option("--seasons", help="Which, such as 2018-2024. simulator: how many. livetiming: those of its files.")
+]
 Races = Annotated[int, typer.Option("--races", min=1, help="simulator: races a season.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="simulator: seed [PITWALL_SEED, 7].")]
 
@@ -69,9 +71,16 @@ def main_options(
 
 @app.command()
 def ingest(
-    source: SourceName,
-    seasons: Seasons,
+    source: Annotated[
+        str | None, typer.Option("--source", help="simulator, files, fastf1, jolpica, openf1 or livetiming.")
+    ] = None,
+    seasons: Seasons = None,
     path: Paths = None,
+    rounds: Annotated[str | None, typer.Option("--rounds", help="Services: only these rounds, such as 5-8.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Services: ask again for what they gave before.")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Show where sources disagree, after reading one if it is named.")
+    ] = False,
     races: Races = 12,
     seed: Seed = None,
     home: Home = None,
@@ -79,10 +88,23 @@ def ingest(
 ) -> None:
     """Read races from a source into the lake; every row is written, or quarantined with a reason."""
     settings = _settings(home)
-    origin, years = _source(settings, source, seasons, path, races, seed)
-    with progress_bar("ingest") as report:
-        found = run_ingest(settings, origin, years, progress=report).to_json()
-    emit(found, as_json=as_json, show=lambda: views.show("ingest", found))
+    if source is None and not report:
+        raise typer.BadParameter("give --source NAME to read races, or --report to see where sources disagree")
+    if source is not None:
+        origin, years = choose_source(
+            settings, source, seasons, paths=path or [], rounds=rounds, refresh=refresh, races=races, seed=seed
+        )
+        with progress_bar("ingest") as told:
+            found = run_ingest(settings, origin, years, progress=told).to_json()
+        if not report:
+            emit(found, as_json=as_json, show=lambda: views.show("ingest", found))
+            return
+        if not as_json:
+            views.show("ingest", found)
+    from pipelines.ingest import differences
+
+    said = differences.read(settings, parse_seasons(seasons) if seasons and source != "simulator" else None).to_json()
+    emit(said, as_json=as_json, show=lambda: views.show("differences", said))
 
 
 @app.command()
@@ -234,7 +256,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def run(
     source: SourceName,
-    seasons: Seasons,
+    seasons: Seasons = None,
     path: Paths = None,
     races: Races = 12,
     seed: Seed = None,
@@ -244,7 +266,7 @@ def run(
 ) -> None:
     """Every step in order, from races to a gated model; what is up to date is skipped."""
     settings = _settings(home)
-    origin, years = _source(settings, source, seasons, path, races, seed)
+    origin, years = choose_source(settings, source, seasons, paths=path or [], races=races, seed=seed)
     started = time.perf_counter()
 
     def told(outcome: StepOutcome) -> None:
@@ -307,28 +329,6 @@ def _run(step: str, settings: Settings, *, as_json: bool) -> None:
 
 def _settings(home: Path | None) -> Settings:
     return Settings() if home is None else Settings(home=home)
-
-
-def _source(
-    settings: Settings, name: str, seasons: str, paths: list[Path] | None, races: int, seed: int | None
-) -> tuple[Source, list[int]]:
-    """The source asked for and the seasons to read from it."""
-    if name == "simulator":
-        if paths:
-            raise typer.BadParameter("--path is for --source files; the simulator reads nothing")
-        if not seasons.isdecimal():
-            raise typer.BadParameter(f"--seasons: got {seasons!r}, expected how many seasons to simulate, such as 3")
-        from pipelines.ingest.simulator import SimulatorSource
-
-        simulator = SimulatorSource(seasons=int(seasons), races=races, seed=settings.seed if seed is None else seed)
-        return simulator, list(simulator.years)
-    if name == "files":
-        if not paths:
-            raise typer.BadParameter("--source files needs at least one --path DIR")
-        from pipelines.ingest.files import FilesSource
-
-        return FilesSource(paths), parse_seasons(seasons)
-    raise typer.BadParameter(f"--source: got {name!r}, expected files or simulator")
 
 
 class _step_progress:

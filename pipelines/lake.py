@@ -51,6 +51,14 @@ class StagedSeason:
     rows: Mapping[str, int]
     is_simulated: bool = field(default=False)
 
+    def read(self) -> dict[str, pd.DataFrame]:
+        """The staged tables that have rows, as `Lake.read` would give them."""
+        return {
+            name: _as_frame(name, _read_part(self.folder / relative), schemas.TABLES[name].columns)
+            for name in schemas.TABLES
+            if (relative := f"{name}/season={self.season:04d}/part.parquet") in self.files
+        }
+
 
 class Lake:
     """Reads and replaces partitions below `root`. Two processes may read while one writes; one process writes at a time."""
@@ -92,10 +100,7 @@ class Lake:
         parts = [_read_part(self.path(table, season), wanted) for season in chosen]
         if not parts:
             return schemas.empty_frame(table, wanted)
-        frame = pa.concat_tables(parts).select(wanted).to_pandas(ignore_metadata=True)
-        return frame.astype(
-            {column: spec.cols[column].dtype for column in wanted if frame[column].dtype != spec.cols[column].dtype}
-        )
+        return _as_frame(table, pa.concat_tables(parts), wanted)
 
     def write(self, table: str, season: int, frame: pd.DataFrame) -> None:
         """Replace one partition by `frame`, validated; no rows remove the partition.
@@ -232,6 +237,13 @@ class Lake:
         chosen = present if seasons is None else sorted(set(seasons) & set(present))
         parts = [_read_part(folder / f"season={season:04d}" / "part.parquet") for season in chosen]
         return pa.concat_tables([_QUARANTINE_SCHEMA.empty_table(), *parts]).to_pandas()
+
+
+def _as_frame(table: str, rows: pa.Table, columns: list[str]) -> pd.DataFrame:
+    """Rows read from disk in the dtypes that the table declares."""
+    cols = schemas.TABLES[table].cols
+    frame = rows.select(columns).to_pandas(ignore_metadata=True)
+    return frame.astype({column: cols[column].dtype for column in columns if frame[column].dtype != cols[column].dtype})
 
 
 def _read_rows(path: Path) -> int:

@@ -24,7 +24,8 @@ def code_hash(*places: str) -> str:
     parts: dict[str, str] = {}
     for place in places:
         path = _REPOSITORY / place
-        files = sorted(path.rglob("*.py")) + sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
+        kinds = ("*.py", "*.yaml", "*.toml")
+        files = [file for kind in kinds for file in sorted(path.rglob(kind))] if path.is_dir() else [path]
         if not files:
             raise FileNotFoundError(f"code_hash: nothing to hash at {place}")
         parts.update({str(file.relative_to(_REPOSITORY)): sha256_bytes(file.read_bytes()) for file in files})

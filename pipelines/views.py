@@ -7,6 +7,7 @@ from feature_repo.console import out, table
 from pipelines.flows import StepOutcome
 
 Json = dict[str, Any]
+SHOWN_DIFFERENCES = 40
 
 
 def show(what: str, report: Json) -> None:
@@ -40,8 +41,41 @@ def _show_ingest(report: Json) -> None:
     for name, reasons in report["quarantine_reasons"].items():
         for reason, count in reasons.items():
             out.print(f"quarantined: {name}: {count} x {reason}", highlight=False)
+    for name, count in report["corrected"].items():
+        out.print(f"corrected: {name}: {count} rows say something else than before; the earlier ones stay", highlight=False)
     for note in report["notes"]:
         out.print(f"note: {note}", highlight=False)
+
+
+def _show_differences(report: Json) -> None:
+    columns = [
+        [
+            entry["table"],
+            entry["column"],
+            entry["believed"],
+            entry["other"],
+            entry["compared"],
+            entry["differ"],
+            f"{entry['differ'] / entry['compared']:.3%}",
+            "" if entry["largest"] is None else f"{entry['largest']:.4g}",
+        ]
+        for entry in report["columns"]
+    ]
+    seasons = "; ".join(f"{season} from {', '.join(sources)}" for season, sources in report["seasons"].items())
+    table(
+        f"where sources disagree: {seasons}",
+        ["table", "column", "believed", "other", "compared", "differ", "share", "largest"],
+        columns,
+    )
+    for entry in report["only_in"]:
+        out.print(
+            f"only in {entry['source']}: {entry['rows']} rows of {entry['table']} in races that others have too", highlight=False
+        )
+    shown = report["differences"][:SHOWN_DIFFERENCES]
+    heads = ["table", "column", "race_id", "key", "source", "value", "other_source", "other_value"]
+    table("differences", heads, [[entry[head] for head in heads] for entry in shown])
+    if len(report["differences"]) > len(shown):
+        out.print(f"{len(report['differences']) - len(shown):,} more differences: --json lists all of them", highlight=False)
 
 
 def _features_line(report: Json) -> str:
@@ -250,6 +284,7 @@ _LINES: dict[str, Callable[[Json], str]] = {
 }
 _VIEWS: dict[str, Callable[[Json], None]] = {
     "ingest": _show_ingest,
+    "differences": _show_differences,
     "features": _show_features,
     "apply": _show_lines(_apply_line),
     "materialize": _show_materialize,

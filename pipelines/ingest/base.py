@@ -63,6 +63,9 @@ class IngestReport:
         notes: what degraded or deserves a look, in words.
         seconds: wall time.
         skipped_up_to_date: nothing had changed, so nothing was written; the accounts are those of the run that wrote.
+        complete: seasons that were read whole.
+        rounds: season -> rounds read, for seasons that were read in part.
+        corrected: table -> rows whose source now says something else than before; the earlier rows stay (see `history`).
     """
 
     source: str
@@ -73,6 +76,9 @@ class IngestReport:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     skipped_up_to_date: bool = False
+    complete: list[int] = field(default_factory=list)
+    rounds: dict[int, list[int]] = field(default_factory=dict)
+    corrected: dict[str, int] = field(default_factory=dict)
 
     def table(self, name: str) -> TableAccount:
         """The account of one table, opened when it is first asked for."""
@@ -94,6 +100,9 @@ class IngestReport:
             "notes": list(self.notes),
             "seconds": round(self.seconds, 3),
             "skipped_up_to_date": self.skipped_up_to_date,
+            "complete": list(self.complete),
+            "rounds": {str(season): rounds for season, rounds in self.rounds.items()},
+            "corrected": dict(self.corrected),
         }
 
 

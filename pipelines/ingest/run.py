@@ -1,15 +1,18 @@
-"""The ingest step: reads a source, validates everything, then replaces the lake's partitions of the seasons asked for.
+"""The ingest step: reads a source, keeps what it said, and makes the lake's partitions from what all sources said.
+
+    source --read--> sources/<name>/ (what it said, with what it corrected) --merge--> lake/
 
 Idempotent: unchanged sources and code write nothing, and equal rows give equal bytes. All seasons are staged and checked before
-the first partition is replaced, so a source that fails leaves the lake as it was. The record of what is up to date
-(`state/ingest.json`) is withdrawn before the first rename and written after the last, so a killed run is done again.
+the first partition is replaced, so a source that fails leaves everything as it was, and one that pauses leaves what is complete.
+The record of what is up to date (`state/ingest.json`) is withdrawn before the first rename and written after the last, so a
+killed run is done again.
 """
 
 import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import filelock
@@ -18,9 +21,13 @@ import pyarrow as pa
 
 from feature_repo.files import read_json, remove_leftovers, sha256_json, write_json
 from feature_repo.settings import Settings
+from feature_repo.visibility import as_utc
 from pipelines import schemas
-from pipelines.errors import LakeSchemaError, SeasonsError, TooManyQuarantinedError
+from pipelines.errors import LakeSchemaError, SeasonsError, SourcePausedError, TooManyQuarantinedError
+from pipelines.ingest import differences
 from pipelines.ingest.base import IngestReport, SeasonTables, Source
+from pipelines.ingest.kept import KeptSources
+from pipelines.ingest.merge import Merged, merge
 from pipelines.lake import Lake, StagedSeason
 from pipelines.steps import code_hash
 
@@ -30,18 +37,27 @@ MAX_QUARANTINED_SHARE = 0.02
 Progress = Callable[[str, int, int], None]
 
 
-def ingest(settings: Settings, source: Source, seasons: Sequence[int], *, progress: Progress | None = None) -> IngestReport:
-    """Write `seasons` of `source` into the lake of `settings.home`.
+def ingest(
+    settings: Settings,
+    source: Source,
+    seasons: Sequence[int],
+    *,
+    progress: Progress | None = None,
+    observed_at: pd.Timestamp | None = None,
+) -> IngestReport:
+    """Write what `source` says about `seasons` into the lake of `settings.home`, merged with what other sources said before.
 
     Args:
         settings: where the lake is.
         source: what to read.
-        seasons: seasons to replace; others in the lake stay as they are.
+        seasons: seasons to read; others in the lake stay as they are.
         progress: called with (what is being done, steps done, steps in all).
+        observed_at: when the source is asked, UTC; a classification that it corrects became known then. Default: now.
     Returns:
         What was read, written, left out and why. Up to date: `skipped_up_to_date` is set and nothing was read or written.
     Raises:
         SourceFormatError, SourceMissingError: the source cannot be understood; the lake is as it was.
+        SourcePausedError: the source has to be asked again later; the rounds that were complete are in the lake.
         TooManyQuarantinedError: more than 2 % of a table's rows of a season would be left out; the lake is as it was.
         LakeSchemaError, MixedLakeError: the source offers rows that do not belong there; the lake is as it was.
         SeasonsError: no season was asked for.
@@ -50,33 +66,30 @@ def ingest(settings: Settings, source: Source, seasons: Sequence[int], *, progre
     if not asked:
         raise SeasonsError("seasons: got none, expected at least one such as '2018-2024'")
     started = time.perf_counter()
-    tell = progress or _tell_nobody
     report = IngestReport(source=source.name, is_simulated=source.is_simulated, seasons=asked)
     lake = Lake(settings.lake_dir)
     lake.root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(str(lake.root / ".lock")):
         lake.check_kind(is_simulated=source.is_simulated)
-        record = settings.state_dir / "ingest.json"
-        fingerprint = _fingerprint(source)
-        if all(_is_up_to_date(record, lake, season, fingerprint) for season in asked):
+        run = _Run(settings, source, report, progress or _tell_nobody, as_utc(observed_at or pd.Timestamp.now("UTC")))
+        if all(run.is_up_to_date(season) for season in asked):
             report.skipped_up_to_date = True
             report.seconds = time.perf_counter() - started
             logger.info("ingest_skipped source=%s seasons=%s reason=up_to_date", source.name, asked)
             return report
-        remove_leftovers(lake.root)
-        staged = _stage(lake, source, asked, report, tell)
-        tell("replacing partitions", len(asked), len(asked) + 1)
-        _publish(lake, staged, record, fingerprint)
+        paused = run.write(asked)
     report.seconds = time.perf_counter() - started
-    tell("done", len(asked) + 1, len(asked) + 1)
     logger.info(
-        "ingest_done source=%s seasons=%s rows=%s quarantined=%s seconds=%.1f",
+        "ingest_done source=%s seasons=%s rows=%s quarantined=%s seconds=%.1f paused=%s",
         source.name,
         asked,
         sum(account.rows_written for account in report.tables.values()),
         sum(account.rows_quarantined for account in report.tables.values()),
         report.seconds,
+        paused is not None,
     )
+    if paused is not None:
+        raise SourcePausedError(f"{paused}; {_what_is_kept(report)}", paused.retry_at) from paused
     return report
 
 
@@ -84,44 +97,179 @@ def _tell_nobody(_what: str, _done: int, _total: int) -> None:
     """The default progress."""
 
 
-def _stage(lake: Lake, source: Source, asked: list[int], report: IngestReport, tell: Progress) -> list[StagedSeason]:
-    """All seasons validated and on disk beside the lake; on any error what was staged is removed."""
-    staged: list[StagedSeason] = []
-    try:
-        tell("reading", 0, len(asked) + 1)
-        for offered in source.read(asked, report):
-            _refuse_thin(offered)
-            season = lake.stage(offered.season, offered.tables, offered.quarantine)
-            staged.append(season)
-            for table, rows in season.rows.items():
-                report.table(table).rows_written += rows
-            tell(f"season {offered.season}", len(staged), len(asked) + 1)
-        _refuse_wrong_books(source, asked, staged, report)
-    except BaseException:
-        for season in staged:
-            shutil.rmtree(season.folder, ignore_errors=True)
-        raise
-    return staged
+@dataclass(frozen=True)
+class _Staged:
+    """One season on its way: what the source said, and the lake that follows from it."""
+
+    own: StagedSeason | None
+    lake: StagedSeason
+    sources: tuple[str, ...]
+    merged: Merged
 
 
-def _refuse_wrong_books(source: Source, asked: list[int], staged: list[StagedSeason], report: IngestReport) -> None:
-    """Raise if a source broke its contract: seasons, kind of rows, or rows that nobody accounted for."""
-    got = [season.season for season in staged]
-    if got != asked:
-        raise LakeSchemaError(
-            f"source {source.name}: got seasons {got}, expected {asked}; the source has to yield each asked season once"
+class _Run:
+    """One ingest under the lake's lock."""
+
+    def __init__(
+        self, settings: Settings, source: Source, report: IngestReport, tell: Progress, observed_at: pd.Timestamp
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.report = report
+        self.tell = tell
+        self.observed_at = observed_at
+        self.lake = Lake(settings.lake_dir)
+        self.kept = KeptSources(settings)
+        self.own = self.kept.of(source.name)
+        self.record = settings.state_dir / "ingest.json"
+        self.known: dict[str, Any] = read_json(self.record)["seasons"] if self.record.exists() else {}
+        self.code = code_hash("pipelines/ingest", "pipelines/schemas.py", "pipelines/lake.py")
+        inputs = source.fingerprint()
+        # a hash of all that a partition depends on: the source's inputs, the code, and the libraries that write the bytes
+        libraries = {"pandas": pd.__version__, "pyarrow": pa.__version__}
+        self.fingerprint = (
+            None
+            if inputs is None
+            else sha256_json({"name": source.name, "inputs": inputs, "code": self.code, "libraries": libraries})
         )
-    for season in staged:
-        if season.is_simulated != source.is_simulated:
+
+    def _recorded(self, season: int) -> dict[str, Any]:
+        """What is known of this source's last word on a season: `fingerprint, code, partitions`; empty if nothing is."""
+        return dict(self.known.get(str(season), {}).get("sources", {}).get(self.source.name, {}))
+
+    def is_up_to_date(self, season: int) -> bool:
+        """The lake holds what this source says now."""
+        mine = self._recorded(season)
+        return (
+            self.fingerprint is not None
+            and mine.get("fingerprint") == self.fingerprint
+            and mine["partitions"] == self.own.hashes(season)
+            and self.known[str(season)].get("partitions") == self.lake.hashes(season)
+        )
+
+    def write(self, asked: list[int]) -> SourcePausedError | None:
+        """Read, stage and publish; the pause that the source asked for, if it did."""
+        remove_leftovers(self.lake.root)
+        if self.own.root.exists():
+            remove_leftovers(self.own.root)
+        staged: list[_Staged] = []
+        paused = None
+        try:
+            self.tell("reading", 0, len(asked) + 1)
+            try:
+                for offered in self.source.read(asked, self.report):
+                    self._stage(offered, staged)
+                    self.tell(f"season {offered.season}", len(staged), len(asked) + 1)
+            except SourcePausedError as error:
+                paused = error
+            self._refuse_wrong_books(asked, staged, complete=paused is None)
+        except BaseException:
+            for season in staged:
+                for part in (season.own, season.lake):
+                    if part is not None:
+                        shutil.rmtree(part.folder, ignore_errors=True)
+            raise
+        self.tell("replacing partitions", len(asked), len(asked) + 1)
+        self._publish(staged)
+        self.tell("done", len(asked) + 1, len(asked) + 1)
+        return paused
+
+    def _stage(self, offered: SeasonTables, staged: list[_Staged]) -> None:
+        """Validate one season and put it on disk beside the lake."""
+        _refuse_thin(offered)
+        for table, rows in offered.tables.items():
+            self.report.table(table).rows_written += len(rows)
+        if offered.rounds is None:
+            self.report.complete.append(offered.season)
+        else:
+            self.report.rounds[offered.season] = sorted(offered.rounds)
+        if self.source.is_simulated:  # nothing else may share a lake with it, so there is nothing to merge
+            lake = self.lake.stage(offered.season, offered.tables, offered.quarantine)
+            staged.append(_Staged(None, lake, (self.source.name,), Merged(dict(offered.tables))))
+            return
+        self.kept.adopt(self.lake, offered.season)
+        same_recipe = self._recorded(offered.season).get("code") == self.code
+        whole, corrected = self.kept.update(self.source.name, offered, self.observed_at, same_recipe=same_recipe)
+        for table, rows in corrected.items():
+            self.report.corrected[table] = self.report.corrected.get(table, 0) + rows
+        own = self.own.stage(offered.season, whole.tables, whole.quarantine)
+        try:
+            others = [name for name in self.kept.names(offered.season) if name != self.source.name]
+            said = {name: self.kept.read(name, offered.season) for name in others}
+            said[self.source.name] = own.read()
+            merged = merge(said)
+            quarantine = _together([whole.quarantine, *[self.kept.quarantine(name, offered.season) for name in others]])
+            lake = self.lake.stage(offered.season, merged.tables, quarantine)
+        except BaseException:
+            shutil.rmtree(own.folder, ignore_errors=True)
+            raise
+        staged.append(_Staged(own, lake, tuple(said), merged))
+
+    def _refuse_wrong_books(self, asked: list[int], staged: list[_Staged], *, complete: bool) -> None:
+        """Raise if a source broke its contract: seasons, kind of rows, or rows that nobody accounted for."""
+        name = self.source.name
+        got = [season.lake.season for season in staged]
+        if got != (asked if complete else asked[: len(got)]):
             raise LakeSchemaError(
-                f"source {source.name}, season {season.season}: got rows with is_simulated {season.is_simulated}, expected "
-                f"{source.is_simulated}; simulated rows, and no others, have source == {schemas.SIMULATOR!r}"
+                f"source {name}: got seasons {got}, expected {asked}; the source has to yield each asked season once"
             )
-    wrong = {table: account.unaccounted for table, account in report.tables.items() if account.unaccounted}
-    if wrong:
-        raise LakeSchemaError(
-            f"source {source.name}: rows read and rows accounted for differ by {wrong}, expected 0 for every table"
-        )
+        for season in staged:
+            if season.lake.is_simulated != self.source.is_simulated:
+                raise LakeSchemaError(
+                    f"source {name}, season {season.lake.season}: got rows with is_simulated {season.lake.is_simulated}, "
+                    f"expected {self.source.is_simulated}; simulated rows, and no others, have source == {schemas.SIMULATOR!r}"
+                )
+        wrong = {table: account.unaccounted for table, account in self.report.tables.items() if account.unaccounted}
+        if wrong and complete:
+            raise LakeSchemaError(
+                f"source {name}: rows read and rows accounted for differ by {wrong}, expected 0 for every table"
+            )
+
+    def _publish(self, staged: list[_Staged]) -> None:
+        """Rename everything into place, between withdrawing the record and writing it again."""
+        for season in staged:
+            entry = self.known.get(str(season.lake.season), {})
+            # which code wrote the partitions outlives a kill: without it a correction could not be told from a new recipe
+            sources = {name: {"code": said["code"]} for name, said in entry.get("sources", {}).items() if "code" in said}
+            self.known[str(season.lake.season)] = {"sources": sources | {self.source.name: {"code": self.code}}}
+        write_json(self.record, {"seasons": self.known})
+        for season in staged:
+            if season.own is not None:
+                self.own.publish(season.own)
+            self.lake.publish(season.lake)
+            differences.keep(self.settings, season.lake.season, season.sources, season.merged)
+            mine = {
+                "fingerprint": self.fingerprint,
+                "code": self.code,
+                "partitions": dict(season.own.files) if season.own is not None else {},
+            }
+            entry = self.known[str(season.lake.season)]
+            self.known[str(season.lake.season)] = {
+                "sources": {**entry["sources"], self.source.name: mine},
+                "partitions": dict(season.lake.files),
+            }
+        write_json(self.record, {"seasons": self.known})
+
+
+def _together(quarantines: Sequence[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Rows left out of any source."""
+    names = sorted({table for quarantine in quarantines for table in quarantine})
+    return {
+        table: pd.concat([quarantine[table] for quarantine in quarantines if table in quarantine], ignore_index=True)
+        for table in names
+    }
+
+
+def _what_is_kept(report: IngestReport) -> str:
+    """What a paused ingest has written."""
+    written = sorted({season for season in report.seasons if season in report.rounds or season in report.complete})
+    if not written:
+        return "no race was complete, so the lake is as it was"
+    parts = [
+        f"{season} rounds {', '.join(map(str, report.rounds[season]))}" if season in report.rounds else f"{season} whole"
+        for season in written
+    ]
+    return f"in the lake already: {'; '.join(parts)}"
 
 
 def _refuse_thin(offered: SeasonTables) -> None:
@@ -139,27 +287,3 @@ def _refuse_thin(offered: SeasonTables) -> None:
                 f"({reasons.iloc[0]} rows, the first in {first['source_file']}, row {first['row_number']}); repair the source, "
                 "the lake is as it was"
             )
-
-
-def _publish(lake: Lake, staged: list[StagedSeason], record: Path, fingerprint: str) -> None:
-    known: dict[str, Any] = read_json(record)["seasons"] if record.exists() else {}
-    renewed = {str(season.season) for season in staged}
-    write_json(record, {"seasons": {season: entry for season, entry in known.items() if season not in renewed}})
-    for season in staged:
-        lake.publish(season)
-    known |= {str(season.season): {"fingerprint": fingerprint, "partitions": dict(season.files)} for season in staged}
-    write_json(record, {"seasons": known})
-
-
-def _is_up_to_date(record: Path, lake: Lake, season: int, fingerprint: str) -> bool:
-    if not record.exists():
-        return False
-    entry = read_json(record)["seasons"].get(str(season))
-    return entry is not None and entry["fingerprint"] == fingerprint and entry["partitions"] == lake.hashes(season)
-
-
-def _fingerprint(source: Source) -> str:
-    """Hash of all that a partition depends on: the source's inputs, the code, and the libraries that write the bytes."""
-    code = code_hash("pipelines/ingest", "pipelines/schemas.py", "pipelines/lake.py")
-    libraries = {"pandas": pd.__version__, "pyarrow": pa.__version__}
-    return sha256_json({"name": source.name, "inputs": source.fingerprint(), "code": code, "libraries": libraries})

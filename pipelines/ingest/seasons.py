@@ -1,4 +1,4 @@
-"""Season lists as people write them: `2018-2024`, `2018,2020-2022`."""
+"""Lists of seasons and rounds as people write them: `2018-2024`, `2018,2020-2022`, `5-8`."""
 
 import re
 
@@ -28,3 +28,19 @@ def parse_seasons(text: str) -> list[int]:
             raise SeasonsError(f"seasons: got {part.strip()!r}, expected years from {FIRST_SEASON} to {LAST_SEASON}")
         seasons.update(range(first, last + 1))
     return sorted(seasons)
+
+
+def parse_rounds(text: str) -> list[int]:
+    """`'1,5-8'` -> `[1, 5, 6, 7, 8]`: ascending, each once.
+
+    Raises:
+        SeasonsError: empty, a part is not a round or a range of rounds, a range runs backwards, or a round is outside 1-99.
+    """
+    rounds: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", part.strip(), re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if first < 1 or last < first:
+            raise SeasonsError(f"rounds: got {part.strip()!r} in {text!r}, expected rounds and ranges such as '5-8' or '1,5-8'")
+        rounds.update(range(first, last + 1))
+    return sorted(rounds)

@@ -12,10 +12,14 @@ import pytest
 from data.ingest.tiny_sources import SEASON, tiny_frames, write_sources
 
 from feature_repo.settings import Settings
+from feature_repo.visibility import latest_visible
 from pipelines import lake as lake_module
 from pipelines.ingest.files import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
+
+
+OBSERVED = pd.Timestamp("2026-01-01T00:00:00Z")  # when the new version is read
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +37,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def clean(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """Version -> partition hashes of a run that nobody killed."""
+    """Version -> partition hashes of runs that nobody killed: the old one, and the new one after it."""
     hashes = {}
+    home = Settings(home=tmp_path_factory.mktemp("clean"))
     for version, folder in sources.items():
-        home = Settings(home=tmp_path_factory.mktemp("clean") / version)
-        ingest(home, FilesSource([folder]), [SEASON])
+        ingest(home, FilesSource([folder]), [SEASON], observed_at=OBSERVED)
         hashes[version] = Lake(home.lake_dir).hashes()
     assert hashes["old"] != hashes["new"]
     return hashes
@@ -73,7 +77,7 @@ def _ingest_until(settings: Settings, folder: Path, where: str, call: int) -> No
             write_part(target, part)
 
         lake_module._write_part = half_written
-    ingest(settings, FilesSource([folder]), [SEASON])
+    ingest(settings, FilesSource([folder]), [SEASON], observed_at=OBSERVED)
 
 
 def killed_ingest(settings: Settings, folder: Path, where: str, call: int) -> None:
@@ -84,8 +88,10 @@ def killed_ingest(settings: Settings, folder: Path, where: str, call: int) -> No
     assert child.exitcode == -signal.SIGKILL, "the ingest ended before it could be killed"
 
 
-# renames: 1 withdraws the record, 2-12 are partitions, 13 writes the record
-KILLS = [("write", 1), ("write", 6), ("rename", 1), ("rename", 2), ("rename", 5), ("rename", 9), ("rename", 12)]
+# renames: 1 withdraws the record, 2-11 are what the source said, 12-21 the lake, 22 writes the record
+FIRST_OF_LAKE = 12
+RENAMES = (1, 2, 5, 9, 12, 16, 21, 22)
+KILLS = [("write", 1), ("write", 6), ("write", 15), *[("rename", number) for number in RENAMES]]
 
 
 @pytest.mark.parametrize(("where", "call"), KILLS)
@@ -101,10 +107,10 @@ def test_a_re_run_after_sigkill_equals_a_clean_run(
     assert all(digest in (clean["old"].get(name), clean["new"].get(name)) for name, digest in left.items())
     for name in left:
         pq.read_table(lake.root / name)  # whole: footer and all row groups
-    if where == "write" or call <= 2:
+    if where == "write" or call <= FIRST_OF_LAKE:
         assert left == clean["old"]
 
-    report = ingest(settings, FilesSource([sources["new"]]), [SEASON])
+    report = ingest(settings, FilesSource([sources["new"]]), [SEASON], observed_at=OBSERVED)
     assert not report.skipped_up_to_date
     assert lake.hashes() == clean["new"]
     assert not list(lake.root.glob(".tmp-*"))
@@ -117,9 +123,21 @@ def test_going_back_to_the_old_source_after_a_kill_is_not_taken_for_up_to_date(
 ) -> None:
     """The record of the old version must not vouch for a lake that is half new."""
     ingest(settings, FilesSource([sources["old"]]), [SEASON])
+    lake = Lake(settings.lake_dir)
+    before = lake.read("entries")
     killed_ingest(settings, sources["new"], "rename", 7)
-    ingest(settings, FilesSource([sources["old"]]), [SEASON])
-    assert Lake(settings.lake_dir).hashes() == clean["old"]
+    ingest(settings, FilesSource([sources["old"]]), [SEASON], observed_at=OBSERVED + pd.Timedelta(days=1))
+    entries = {name for name in clean["old"] if name.startswith("entries/")}
+    assert {name: digest for name, digest in lake.hashes().items() if name not in entries} == {
+        name: digest for name, digest in clean["old"].items() if name not in entries
+    }
+    # the other word had been heard: it stays, between the first one and its return
+    versions = lake.read("entries")
+    assert len(versions) == 3 * len(before)
+    now = latest_visible(versions, ["race_id", "driver_id"], "2100-01-01T00:00:00Z")  # the season is after this test
+    pd.testing.assert_frame_equal(
+        now.drop(columns="created_timestamp").reset_index(drop=True), before.drop(columns="created_timestamp")
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

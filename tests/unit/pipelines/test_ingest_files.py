@@ -176,7 +176,11 @@ def test_an_unchanged_re_run_writes_nothing_and_a_changed_file_does(settings: Se
     frames["ergast/results.csv"].loc[0, "points"] = 26
     _, changed = store(settings, tmp_path, frames)
     assert not changed.skipped_up_to_date
-    assert lake.read("entries").iloc[0]["points"] == 26
+    # a corrected result is a second row, known later; the first one stays
+    assert changed.corrected == {"entries": 1}
+    first, second = lake.read("entries").iloc[:2].to_dict("records")
+    assert (first["driver_id"], first["points"], second["points"]) == (second["driver_id"], 25, 26)
+    assert second["created_timestamp"] > first["created_timestamp"]
 
 
 def test_a_damaged_or_missing_partition_is_written_again(settings: Settings, tmp_path: Path) -> None:
