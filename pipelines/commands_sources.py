@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from feature_repo.console import emit, out, table
-from pipelines.ingest.catalogue import as_markdown, limits_text
-from pipelines.ingest.catalogue import sources as every_source
 
 
 def sources(
@@ -17,13 +15,20 @@ def sources(
     """What each source gives (tables, seasons), its licence, and how often it may be asked."""
     if markdown and as_json:
         raise typer.BadParameter("give one of --markdown and --json")
+    from pipelines.ingest import catalogue
+
     if markdown:
-        sys.stdout.write(as_markdown())
+        sys.stdout.write(catalogue.as_markdown())
         return
-    emit({"sources": [info.to_json() for info in every_source()]}, as_json=as_json, show=_show)
+    emit({"sources": [info.to_json() for info in catalogue.sources()]}, as_json=as_json, show=_show)
 
 
 def _show() -> None:
-    rows = [[info.name, info.seasons, ", ".join(info.tables), info.licence, limits_text(info)] for info in every_source()]
+    from pipelines.ingest import catalogue
+
+    rows = [
+        [info.name, info.seasons, ", ".join(info.tables), info.licence, catalogue.limits_text(info)]
+        for info in catalogue.sources()
+    ]
     table("sources", ["source", "seasons", "tables", "licence", "limits"], rows)
     out.print("more, and what is believed when two of them differ: docs/sources.md", highlight=False)
