@@ -110,6 +110,14 @@ def test_every_place_in_the_event_schedules_is_known(real_data: Path, ergast_rac
     assert None not in tests.values()
 
 
+@pytest.mark.parametrize(
+    ("place", "circuit_id"),
+    [("Miami Gardens", "miami"), ("Madrid", "madring"), ("Barcelona", "catalunya"), ("Yas Marina", "yas_marina")],
+)
+def test_places_of_the_schedules_of_2025_and_2026_are_known(place: str, circuit_id: str) -> None:
+    assert circuit_id_of_location(place) == circuit_id
+
+
 @pytest.mark.parametrize("written", ["Montréal", "Montreal", "montréal", " Montréal "])
 def test_names_are_read_with_and_without_accents(written: str) -> None:
     assert circuit_id_of_location(written) == circuit_id_of_openf1(written) == "villeneuve"
