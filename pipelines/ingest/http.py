@@ -7,9 +7,11 @@ documents, and asking again did not help.
 
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -118,6 +120,7 @@ class PoliteClient:
             headers={"User-Agent": f"pitwall/{version('pitwall')}", "Accept": "application/json"},
             timeout=timeout_s,
             follow_redirects=True,
+            verify=_ssl_context(),
             event_hooks={"request": [self._before_request]},  # called for each redirect too
         )
 
@@ -298,6 +301,12 @@ def _parse(stored: Stored, url: str, validate: Callable[[Any], object] | None) -
     if validate is not None and stored.status == 200:
         check_fields(data, stored.body, url, validate)
     return data
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """Read once: loading the certificates takes longer than most answers."""
+    return httpx.create_ssl_context()
 
 
 def _is_web_url(text: str) -> bool:
