@@ -6,9 +6,10 @@ here: what it swallowed is collected, and a service that says "too many requests
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from pipelines.ingest.http_limits import Limits, Pace
 logger = logging.getLogger(__name__)
 
 KEPT = "run the same command again, what was fetched is kept"
+TIMEOUT_S = 30.0
 FULL_WINDOW_S = 3600.0  # where nobody says when to ask again: the hour that the limits count
 _HOURLY = {"jolpi": 200, "": 500}  # FastF1's own hard limits, here kept over processes and restarts
 
@@ -52,18 +54,19 @@ class Watch:
         swallowed: errors that it turned into a log line.
         refused: URL path -> last HTTP status of 400 or more, unless it was answered later.
         limit: the limit that was reached, if any.
-        requests: requests that left the machine, in all.
+        heard: URLs that were answered, from the cache or not.
     """
 
     swallowed: list[BaseException] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     limit: LimitReachedError | None = None
-    requests: int = 0
+    heard: list[str] = field(default_factory=list)
 
     def forget(self) -> None:
         """Begin anew."""
         self.swallowed.clear()
         self.refused.clear()
+        self.heard.clear()
         self.limit = None
 
     def hear(self, response: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -72,8 +75,7 @@ class Watch:
         Raises:
             LimitReachedError: the service says 429.
         """
-        if getattr(response, "from_cache", False):
-            return
+        self.heard.append(response.url)
         path = urlsplit(response.url).path
         self.refused.pop(path, None)
         if response.status_code >= 400:
@@ -162,7 +164,9 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
             cache._FORCE_RENEW = refresh
             http = cache._requests_session_cached
             http.settings.always_revalidate = refresh
+            http.settings.allowable_codes = (200, 404)  # a topic that was not published then is not looked for each time
             http.hooks["response"].append(watch.hear)
+            http.request = partial(_request, http.request)
             session._RATE_LIMITS = {
                 pattern: [_OverProcesses(_pace(pattern.pattern, folder)), *limiters]
                 for pattern, limiters in session._RATE_LIMITS.items()
@@ -176,6 +180,11 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
                 opened.close()
 
 
+def _request(plain: Callable[..., Any], method: str, url: str, **options: Any) -> Any:
+    """A request that does not wait for ever, as FastF1's for timing data would."""
+    return plain(method, url, **{"timeout": TIMEOUT_S, **options})
+
+
 def when_again(error: RateLimitExceededError) -> pd.Timestamp:
     """UTC instant at which the window that `error` is about opens again."""
     if isinstance(error, LimitReachedError):
@@ -186,6 +195,11 @@ def when_again(error: RateLimitExceededError) -> pd.Timestamp:
                 # the next call pushes out the oldest of the instants that it counts
                 return pd.Timestamp(limiter._timestamps[1] + limiter._interval, unit="s", tz="UTC").ceil("s")
     return _retry_at(None)
+
+
+def forget_answers(urls: Sequence[str]) -> None:
+    """Drop answers from the cache, because they are not what they should be."""
+    fastf1.req.Cache._requests_session_cached.cache.delete(urls=list(urls))
 
 
 def forget_session(api_path: str) -> None:

@@ -1,4 +1,4 @@
-"""What FastF1 parses, as raw frames of `RawSeason`: laps, stints, weather, track status, race control, calendar and results.
+"""What FastF1 parses, as raw frames of `RawSeason`: laps, stints, weather, track status and race control.
 
 Frames in, frames out: session clock in seconds, instants in UTC, codes as the timing feed has them; nothing is asked for here.
 """
@@ -9,45 +9,43 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.ingest import conditions, timing
+from pipelines.ingest import conditions, entries, timing
 from pipelines.ingest.reading import FILE, ROW, Kind, no_rows
 from pipelines.ingest.sieve import Rule, Sieve
 
 _NULL_TEXTS = ("nan", "None", "NaN", "")  # FastF1 turns some nulls into these
-LIVE_RULES: dict[str, list[Rule]] = {
-    "laps": timing.LAP_RULES,
-    "stints": timing.STINT_RULES,
-    "weather": conditions.WEATHER_RULES,
-    "track_status": conditions.STATUS_RULES,
-    "race_control": conditions.CONTROL_RULES,
-}
-_KEYS = {
-    "laps": (timing.LAP_KEY, [name for name, _ in timing.LAP_COLUMNS.values()]),
-    "stints": (timing.STINT_KEY, [name for name, _ in timing.STINT_COLUMNS.values()]),
-    "weather": (conditions.WEATHER_KEY, [name for name, _ in conditions.WEATHER_COLUMNS.values()]),
-    "track_status": (conditions.STATUS_KEY, [name for name, _ in conditions.STATUS_COLUMNS.values()]),
-    "race_control": (conditions.CONTROL_KEY, conditions.CONTROL_CONTENT),
+LIVE_TABLES = ("laps", "stints", "weather", "track_status", "race_control")
+# table -> rules of a row, what tells rows apart, what they say
+_CHECKS: dict[str, tuple[list[Rule], list[str], list[str]]] = {
+    "races": (entries.RACE_RULES, entries.RACE_KEY, entries.RACE_CONTENT),
+    "entries": (entries.RESULT_RULES, entries.ENTRY_KEY, entries.RESULT_CONTENT),
+    "qualifying": (entries.QUALIFYING_RULES, entries.ENTRY_KEY, entries.QUALIFYING_CONTENT),
+    "laps": (timing.LAP_RULES, timing.LAP_KEY, [name for name, _ in timing.LAP_COLUMNS.values()]),
+    "stints": (timing.STINT_RULES, timing.STINT_KEY, [name for name, _ in timing.STINT_COLUMNS.values()]),
+    "weather": (conditions.WEATHER_RULES, conditions.WEATHER_KEY, [name for name, _ in conditions.WEATHER_COLUMNS.values()]),
+    "track_status": (conditions.STATUS_RULES, conditions.STATUS_KEY, [name for name, _ in conditions.STATUS_COLUMNS.values()]),
+    "race_control": (conditions.CONTROL_RULES, conditions.CONTROL_KEY, conditions.CONTROL_CONTENT),
 }
 _LAPS = {**timing.LAP_COLUMNS, **timing.LAP_OPTIONAL, "Team": ("Team", "str")}
 
 
 @dataclass
 class RawFrames:
-    """Raw frames of a season's live timing, gathered race by race: table -> frames."""
+    """Raw frames of a season, gathered race by race: table -> frames."""
 
-    of: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: {table: [] for table in LIVE_RULES})
+    of: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
 
     def add(self, table: str, frame: pd.DataFrame, sieve: Sieve) -> None:
         """Count and check the rows of one race."""
         if len(frame):
-            self.of[table].append(sieve.check(table, sieve.asked(table, frame), LIVE_RULES[table]))
+            self.of.setdefault(table, []).append(sieve.check(table, sieve.asked(table, frame), _CHECKS[table][0]))
 
     def get(self, table: str, sieve: Sieve) -> pd.DataFrame:
         """All rows, each once: the feed repeats its state whenever a connection is made anew."""
-        full = [frame for frame in self.of[table] if len(frame)]
+        full = [frame for frame in self.of.get(table, []) if len(frame)]
         if not full:
             return no_laps() if table == "laps" else pd.DataFrame()
-        key, content = _KEYS[table]
+        _, key, content = _CHECKS[table]
         return sieve.union(table, [pd.concat(full, ignore_index=True)], key, content)
 
 
@@ -135,79 +133,6 @@ def stints_of_tyres(tyres: pd.DataFrame, codes: Mapping[str, str], season: int, 
     )
 
 
-def calendar_rows(schedule: pd.DataFrame, file: str) -> pd.DataFrame:
-    """`entries.RACE_CONTENT` and the place of each race, from FastF1's `Ergast.get_race_schedule`.
-
-    Times are null where the service has none.
-    """
-    return pd.DataFrame(
-        {
-            "season": schedule["season"].astype("float64"),
-            "round": schedule["round"].astype("float64"),
-            "name": schedule["raceName"],
-            "circuit_id": schedule["circuitId"],
-            "race_start": _instants(schedule, "raceDate", "raceTime"),
-            "qualifying_start": _instants(schedule, "qualifyingDate", "qualifyingTime"),
-            "circuit_name": schedule["circuitName"],
-            **{name: schedule[name] for name in ("locality", "country")},
-            "lat_deg": schedule["lat"].astype("float64"),
-            "lng_deg": schedule["long"].astype("float64"),
-            FILE: file,
-            ROW: range(1, len(schedule) + 1),
-        }
-    )
-
-
-def result_rows(results: pd.DataFrame, season: int, round_: int, file: str) -> pd.DataFrame:
-    """`entries.RESULT_CONTENT`, `milliseconds`, and the facts of drivers and teams, from FastF1's `Ergast.get_race_results`."""
-    text = results["positionText"].astype(object)
-    order = _whole(results["position"])
-    frame = pd.DataFrame(
-        {
-            "season": float(season),
-            "round": float(round_),
-            "driver_id": results["driverId"],
-            "constructor_id": results["constructorId"],
-            "code": results["driverCode"],
-            "car_number": _whole(results["number"]),
-            "grid": _whole(results["grid"]),
-            "position": order.where(text.astype("string").str.fullmatch(r"\d+").fillna(False).astype(bool)),
-            "position_text": text,
-            "position_order": order,
-            "points": results["points"].astype("float64"),
-            "laps_completed": _whole(results["laps"]),
-            "status": results["status"],
-            "milliseconds": _whole(results["totalRaceTimeMillis"]) if "totalRaceTimeMillis" in results else float("nan"),
-            "given_name": results["givenName"],
-            "family_name": results["familyName"],
-            "date_of_birth": pd.to_datetime(results["dateOfBirth"], utc=True).dt.as_unit("us"),
-            "driver_nationality": results["driverNationality"],
-            "constructor_name": results["constructorName"],
-            "constructor_nationality": results["constructorNationality"],
-        }
-    )
-    return frame.assign(**{FILE: file, ROW: range(1, len(frame) + 1)})
-
-
-def qualifying_rows(results: pd.DataFrame, season: int, round_: int, file: str) -> pd.DataFrame:
-    """`entries.QUALIFYING_CONTENT` from FastF1's `Ergast.get_qualifying_results`."""
-    times = {
-        f"{part.lower()}_s": _seconds(results[part]) if part in results else pd.Series(float("nan"), index=results.index)
-        for part in ("Q1", "Q2", "Q3")
-    }
-    frame = pd.DataFrame(
-        {
-            "season": float(season),
-            "round": float(round_),
-            "driver_id": results["driverId"],
-            "constructor_id": results["constructorId"],
-            "position": _whole(results["position"]),
-            **times,
-        }
-    )
-    return frame.assign(**{FILE: file, ROW: range(1, len(frame) + 1)})
-
-
 def _typed(
     frame: pd.DataFrame,
     columns: Mapping[str, tuple[str, Kind]],
@@ -246,18 +171,3 @@ def _column(values: "pd.Series[Any]", kind: Kind) -> "pd.Series[Any]":
 
 def _seconds(values: "pd.Series[Any]") -> "pd.Series[float]":
     return pd.to_timedelta(values).dt.total_seconds().round(6)
-
-
-def _whole(values: "pd.Series[Any]") -> "pd.Series[float]":
-    """Numbers; FastF1 writes -1 where the service has none."""
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    return numbers.where(numbers >= 0)
-
-
-def _instants(schedule: pd.DataFrame, date: str, time: str) -> "pd.Series[Any]":
-    if date not in schedule or time not in schedule:
-        return pd.Series(pd.NaT, index=schedule.index, dtype="datetime64[us, UTC]")
-    both = schedule[date].notna() & schedule[time].notna()
-    days = pd.to_datetime(schedule[date]).dt.strftime("%Y-%m-%d")
-    texts = (days + "T" + schedule[time].astype("string").str.replace("+00:00", "", regex=False)).where(both)
-    return pd.to_datetime(texts, utc=True, format="ISO8601").dt.as_unit("us")

@@ -1,0 +1,95 @@
+"""One race through FastF1: loaded whole, or said why not. FastF1 itself goes on with what it could get."""
+
+from typing import Any
+
+import pandas as pd
+import requests
+from fastf1.core import Session
+from fastf1.exceptions import RateLimitExceededError
+
+from pipelines.ingest import fastf1_tables
+from pipelines.ingest.fastf1_library import Watch, forget_session
+from pipelines.ingest.jolpica_pages import Page
+
+
+OF_THE_ARCHIVE = ("laps", "weather", "track_status", "race_control")
+
+
+class IncompleteError(Exception):
+    """What FastF1 gave is not all there is: worth another try."""
+
+
+def load_race(session: Session, watch: Watch) -> str | None:
+    """Let FastF1 load a race; why there is nothing to load, or None where it is all there.
+
+    Raises:
+        RateLimitExceededError: a limit was reached, whether FastF1 let that pass or not.
+        IncompleteError, requests.RequestException: something could not be had now.
+    """
+    session.load(laps=True, telemetry=False, weather=True, messages=True)
+    reveal(watch)
+    if len(getattr(session, "_laps", ())):
+        return None
+    status = next((status for path, status in watch.refused.items() if path.endswith("/TimingData.jsonStream")), None)
+    if status is not None or not session.f1_api_support:
+        forget_session(session.api_path)  # it may be published any time
+        denied = "; sign in with F1_USERNAME and F1_PASSWORD if the archive wants an account" if status in (401, 403) else ""
+        return f"the live timing archive has no timing of it (HTTP {status}){denied}"
+    forget_session(session.api_path)
+    reasons = "; ".join(f"{type(error).__name__}: {error}" for error in watch.swallowed[:3]) or "no reason given"
+    raise IncompleteError(f"an answer that is no timing data ({reasons})")
+
+
+def reveal(watch: Watch) -> None:
+    """Raise what FastF1 swallowed, where another try may do better.
+
+    Raises:
+        RateLimitExceededError, requests.RequestException: as it was raised.
+        IncompleteError: a service failed.
+    """
+    if watch.limit is not None:
+        raise watch.limit
+    for error in watch.swallowed:
+        if isinstance(error, RateLimitExceededError | requests.RequestException):
+            raise error
+    broken = next(((path, status) for path, status in watch.refused.items() if status >= 500), None)
+    if broken is not None:
+        raise IncompleteError(f"HTTP {broken[1]} for {broken[0]}")
+
+
+def live_frames(session: Session, season: int, round_: int) -> dict[str, pd.DataFrame]:
+    """Raw frames of a loaded race; a table that the archive does not have is left out."""
+
+    def file(topic: str) -> str:
+        return f"{session.api_path.strip('/')}/{topic}.jsonStream"
+
+    frames = {"laps": fastf1_tables.lap_rows(session.laps, season, round_, file("TimingData"))}
+    if hasattr(session, "_weather_data"):
+        frames["weather"] = fastf1_tables.weather_rows(session.weather_data, season, round_, file("WeatherData"))
+    if hasattr(session, "_track_status"):
+        frames["track_status"] = fastf1_tables.status_rows(session.track_status, season, round_, file("TrackStatus"))
+    if hasattr(session, "_race_control_messages"):
+        messages = session.race_control_messages
+        frames["race_control"] = fastf1_tables.control_rows(messages, season, round_, file("RaceControlMessages"))
+    return frames
+
+
+def page_of(answer: Any, name: str) -> Page:
+    """A raw answer of FastF1's `Ergast` as the page of Jolpica that it was.
+
+    Raises:
+        IncompleteError: it does not hold all rows.
+    """
+    if not answer.is_complete:
+        raise IncompleteError(f"{name}: a page that does not hold all of {answer.total_results} rows")
+    return Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
+
+
+def race_starts(events: Any) -> dict[int, pd.Timestamp]:
+    """Round -> start of the race in UTC, of FastF1's schedule."""
+    starts: dict[int, pd.Timestamp] = {}
+    for _, event in events.iterrows():
+        at = event.get_session_date("Race", utc=True)
+        if pd.notna(at):
+            starts[int(event["RoundNumber"])] = pd.Timestamp(at).tz_localize("UTC").as_unit("us")
+    return starts
