@@ -90,7 +90,7 @@ def raw_season(
     held = entries.held_races(_checked("races", calendar, sieve), results, sieve)
     laps, pit_stops = lap_chart.read_chart(
         _checked("laps", of_races("laps"), sieve),
-        _checked("pit_stops", of_races("pit_stops"), sieve),
+        _checked("pit_stops", _with_chart(documents.season, of_races("pit_stops"), of_races("laps"), sieve), sieve),
         results[["round", "driver_id", "code"]],
         sieve,
     )
@@ -110,6 +110,14 @@ def raw_season(
         constructor_standings=_checked("constructor_standings", of_races("constructor_standings"), sieve),
         origins=dict.fromkeys(races, 0.0),
     )
+
+
+def _with_chart(season: int, stops: pd.DataFrame, laps: pd.DataFrame, sieve: Sieve) -> pd.DataFrame:
+    """Stops of races whose laps are known; the others are told by a time of day alone and are left out, as not read yet."""
+    placed = stops["round"].isin(laps["round"])
+    for round_ in sorted(stops.loc[~placed, "round"].unique()):
+        sieve.report.note(f"season {season}: pit stops of round {round_:.0f} are left out: the service has no laps of it (yet)")
+    return stops[placed].reset_index(drop=True)
 
 
 def _checked(table: str, frame: pd.DataFrame, sieve: Sieve) -> pd.DataFrame:

@@ -4,9 +4,11 @@ Session clock: 0 is lights out, where lap 1 of every car begins; a lap begins wh
 sum of the times so far. Where a lap is missing, the car's later ones have no known instant.
 
 Pit stops have a local time of day in whole seconds. What it says at lights out follows from the race itself: a car crosses the
-line while it is in the pit lane, so the median over the stops of (time of day - end of the lap) is taken for it. Cars enter the
-pit lane before the line, mostly 2 to 6 s, so pit entries come that much late, and exits with them: against the timing feed of 148
-races of 2018-2024 the median is 2.9 s. The time spent in the pit lane is the source's own, to the millisecond.
+line while it is in the pit lane, so the median of (time of day - end of the lap) over the stops is taken for it; stops of two
+minutes and more, which wait for a red flag to end, do not count where there are others. Cars enter the pit lane before the line,
+so pit entries come late by that, and exits with them: against the timing feed of 148 races of 2018-2024 the median is 2.9 s,
+mostly 2 to 6 s, and 25 s where the line comes after the boxes. The time spent in the pit lane is the source's own, to the
+millisecond.
 """
 
 from typing import Any
@@ -23,6 +25,7 @@ LAP_CONTENT = [*CHART_KEY, "lap_time_s", "position"]
 STOP_CONTENT = [*CHART_KEY, "time_of_day_s", "duration_s"]
 _CAR = ["round", "driver_id"]
 _DAY_S = 86_400.0
+_WAITED_S = 120.0
 _LINE_S = 5.0  # a pit entry at most so much after the line is the rounding of the time of day: it is put on the line
 _UNKNOWN_NUMBERS = (
     *("sector1_s", "sector2_s", "sector3_s"),
@@ -86,7 +89,8 @@ def _with_instants(stops: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
     # one race's differences are within hours of each other, but midnight may lie between
     first = apart.groupby(ordered["round"]).transform("first")
     apart = _within_half_a_day(apart - first) + first
-    at_start = apart.groupby(ordered["round"]).transform("median")
+    usual = apart.where(ordered["duration_s"] < _WAITED_S).groupby(ordered["round"]).transform("median")
+    at_start = usual.fillna(apart.groupby(ordered["round"]).transform("median"))
     elapsed = ordered["time_of_day_s"] - at_start
     pit_in = elapsed.where(ordered["end"].isna(), _within_half_a_day(elapsed - ordered["end"]) + ordered["end"])
     # lights out is within the race's day: without a lap to go by a stop after midnight is a day late
