@@ -62,7 +62,10 @@ def _numbers(column: pa.ChunkedArray, field: PackedField, *, null: float) -> tup
         plain = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
         with np.errstate(over="ignore"):
             values = (column if plain else column.cast(pa.float64())).to_numpy().astype(field.numpy, copy=False)
-        return values, np.isnan(values)
+        nulls = np.isnan(values)
+        if nulls.any():  # every NaN as the same bytes, or a row that says the same would not be found unchanged
+            values = np.where(nulls, np.array(np.nan, field.numpy), values)
+        return values, nulls
     missing = pc.is_null(column, nan_is_null=True)
     filled = pc.if_else(missing, pa.scalar(None, column.type), column)  # a NaN has no integer
     cast = pc.cast(filled, options=pc.CastOptions(target, allow_float_truncate=True)).fill_null(

@@ -148,6 +148,16 @@ def test_rows_of_messages_pack_as_rows_of_a_table(table: pa.Table, event: dateti
     assert rows_from_protos(LAYOUT, [(to_protos(LAYOUT, value), event, created) for value in packed]) == packed
 
 
+def test_every_nan_is_packed_as_the_same_bytes() -> None:
+    layout = Layout.of(view_of({"one": Float64, "many": Array(Float32)}))
+    odd = np.array([0xFFF0000000000001, 0x7FF8000000000000, 0xFFF8000000000000], np.uint64).view(np.float64)
+    odd_singles = np.array([0x7F800001, 0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
+    table = pa.table(
+        {"one": odd, "many": pa.FixedSizeListArray.from_arrays(pa.array(odd_singles), 1).cast(pa.list_(pa.float32()))}
+    )
+    assert len(set(pack(layout, table, *np.zeros((2, 3), np.int64)))) == 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(table=tables())
 def test_the_rows_held_are_told_from_the_others(table: pa.Table) -> None:
