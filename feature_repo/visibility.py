@@ -22,8 +22,9 @@ def as_utc(moment: datetime | str | pd.Timestamp) -> pd.Timestamp:
     stamp = pd.Timestamp(moment)
     if stamp is pd.NaT:
         raise ValueError(f"moment: got {moment!r}, expected a time such as '2024-05-26T14:00:00Z'")
-    stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
-    return stamp.floor("us")
+    if stamp.tzinfo is not UTC:
+        stamp = stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
+    return stamp.floor("us") if stamp.nanosecond else stamp  # flooring takes thirty times as long as all the rest
 
 
 def parse_instant(text: str) -> pd.Timestamp:

@@ -5,6 +5,7 @@ takes them apart. Values, nulls and event times are those the SDK gives (a prope
 not say is added: how old a value is, and whether that is still fresh.
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ class OnlineFeatures:
         """The service's features, in order."""
         return tuple(self.plan.view_of)
 
-    @property
+    @functools.cached_property
     def held(self) -> NDArray[np.bool_]:
         """(N, V) a row of the view is held for the key."""
         return np.stack([rows.present[index] for rows, index in zip(self.unpacked, self.index, strict=True)], axis=1)
@@ -110,8 +111,14 @@ class OnlineFeatures:
     def values(self, name: str) -> list[Any]:
         """(N,) Python values of one feature as `get_online_features(...).to_dict()` gives them; None where nothing is known."""
         view = self.plan.view_of[name]
-        column = self.unpacked[view].column(name)
-        return [column[row] for row in self.index[view].tolist()]
+        column, rows = self.unpacked[view].column(name), self._rows[view]
+        return column if rows is None else [column[row] for row in rows]
+
+    @functools.cached_property
+    def _rows(self) -> list[list[int] | None]:
+        """`index` as lists; None where every entity row has a row of its own."""
+        rows = [index.tolist() for index in self.index]
+        return [None if one == list(range(len(read.present))) else one for one, read in zip(rows, self.unpacked, strict=True)]
 
     def columns(self, *, expired_at: datetime | pd.Timestamp | None = None) -> dict[str, NDArray[Any]]:
         """Feature -> (N,) float64 with NaN for missing (numbers), or object with None; arrays of numbers are numpy arrays.
@@ -130,7 +137,7 @@ class OnlineFeatures:
             numbers = rows.numbers[index]
             if dropped[:, position].any():
                 numbers[dropped[:, position]] = np.nan
-            at = {name: column for column, name in enumerate(view.layout.number_names)}
+            at = view.layout.number_at
             for name in view.names:
                 if name in at:
                     found[name] = numbers[:, at[name]]
@@ -154,13 +161,14 @@ class OnlineFeatures:
             values: feature -> `self.values(feature)`, where a caller has them already.
         """
         stale = self.ages_s(now) > np.array([view.fresh_for_s for view in self.plan.views])
-        return {
-            name: [
-                "MISSING" if value is None else "STALE" if old else "FRESH"
-                for value, old in zip(self.values(name) if values is None else values[name], stale[:, view].tolist(), strict=True)
-            ]
-            for name, view in self.plan.view_of.items()
-        }
+        of_present: list[list[Status]] = [["STALE" if old else "FRESH" for old in column] for column in stale.T.tolist()]
+        found = {}
+        for name, view in self.plan.view_of.items():
+            column = self.values(name) if values is None else values[name]
+            found[name] = of_present[view]
+            if any(value is None for value in column):
+                found[name] = ["MISSING" if value is None else status for value, status in zip(column, found[name], strict=True)]
+        return found
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Exactly what `get_online_features(...).to_dict(...)` gives: entity keys, then features; times in whole seconds."""

@@ -10,7 +10,7 @@ from ml.rows import N_POSITIONS
 from serving.live_pictures import Drawing
 
 STALE_VALUES, MISSING_VALUES, NO_PICTURES = "stale_values", "missing_values", "no_pictures"
-_PLACES = np.arange(1, N_POSITIONS + 1)
+_PLACES = np.arange(1.0, N_POSITIONS + 1)
 
 
 @dataclass(frozen=True)

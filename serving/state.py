@@ -207,8 +207,8 @@ class ServingState:
         self.models.close()
 
 
-def get_state(request: Request) -> ServingState:
-    """The state of the application that a request came to."""
+async def get_state(request: Request) -> ServingState:
+    """The state of the application that a request came to; `async`, or each request would go through a second thread for it."""
     state: ServingState = request.app.state.serving
     return state
 

@@ -103,7 +103,9 @@ class Unpacked:
         field = self.layout.field(name)
         nulls = self._nulls(field)
         if field.block:
-            values = self._record[field.block][:, field.position].tolist()
+            values = self._block(field.block)[field.position]
+            if field.kind == "number" and True not in nulls:
+                return self._spread(values)
         else:
             values = [b"" if null else piece for piece, null in zip(self._pieces(field), nulls, strict=True)]
         decode = _decoder(field)
@@ -123,9 +125,24 @@ class Unpacked:
         return self._spread([None if null else np.frombuffer(piece, field.numpy) for piece, null in pieces])
 
     def _nulls(self, field: PackedField) -> list[bool]:
-        position = self.layout.position_of[field.name]
-        bits: list[bool] = (self._record["nulls"][:, position // 8] >> (position % 8) & 1).astype(np.bool_).tolist()
-        return bits
+        return self._is_null[self.layout.position_of[field.name]]
+
+    @functools.cached_property
+    def _is_null(self) -> list[list[bool]]:
+        """Per field of the view, whether each row held has no value."""
+        bits = np.unpackbits(self._record["nulls"], axis=1, count=len(self.layout.fields), bitorder="little")
+        table: list[list[bool]] = bits.astype(np.bool_).T.tolist()
+        return table
+
+    @functools.cached_property
+    def _blocks(self) -> dict[str, list[list[Any]]]:
+        return {}
+
+    def _block(self, name: str) -> list[list[Any]]:
+        """Per field of a block, the rows' values; taken apart at once, because features are asked for one after the other."""
+        if name not in self._blocks:
+            self._blocks[name] = self._record[name].T.tolist()
+        return self._blocks[name]
 
     def _pieces(self, field: PackedField) -> list[bytes]:
         ends, base = self._record["ends"], self.layout.record.itemsize

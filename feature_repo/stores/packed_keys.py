@@ -8,7 +8,7 @@ All numbers are 4 bytes, little-endian.
 import functools
 import itertools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feature_repo.errors import PackingError
 
 VERSION = 3
+_REMEMBERED = 4096  # keys a view, of about 100 bytes
 
 # Value type: what Arrow is asked for, struct format of a fixed-width value.
 _TYPES: dict[ValueType, tuple[pa.DataType, str]] = {
@@ -86,16 +87,24 @@ class KeyLayout:
         return self.join_keys
 
     def _small(self, columns: dict[str, Sequence[Any]]) -> list[bytes]:
-        """Few rows at once: plain Python is faster than building Arrow columns."""
+        """Few rows at once: plain Python is faster than building Arrow columns, and the keys asked for are often the same."""
         try:
-            values = [[_value(value, kind) for value in columns[name]] for name, kind in zip(columns, self.types, strict=False)]
+            keys = [self._key(*values) for values in zip(*columns.values(), strict=True)]
         except (struct.error, TypeError, AttributeError) as error:
             expected = dict(zip(self.join_keys, (kind.name for kind in self.types), strict=True))
             raise PackingError(f"view {self.view}: got keys {columns}, expected {expected}: {error}") from error
-        if not values:
-            return [self.prefix + _value(DUMMY_ENTITY_VAL, ValueType.STRING)]
-        prefix = self.prefix
-        return [b"".join((prefix, *pieces)) for pieces in zip(*values, strict=True)]
+        return keys if columns else [self.prefix + _value(DUMMY_ENTITY_VAL, ValueType.STRING)]
+
+    @functools.cached_property
+    def _key(self) -> Callable[..., bytes]:
+        """The key of some values; the last ones are remembered."""
+
+        @functools.lru_cache(maxsize=_REMEMBERED, typed=True)
+        def key(*values: Any) -> bytes:
+            pieces = (_value(value, kind) for value, kind in zip(values, self.types, strict=True))
+            return b"".join((self.prefix, *pieces))
+
+        return key
 
     def _column(self, column: Any, name: str, kind: ValueType) -> pa.Array:
         try:

@@ -135,6 +135,11 @@ class Layout:
         return {field.name: field for field in self.fields}
 
     @functools.cached_property
+    def number_at(self) -> dict[str, int]:
+        """Numeric scalar feature -> its column of `Unpacked.numbers`."""
+        return {name: column for column, name in enumerate(self.number_names)}
+
+    @functools.cached_property
     def position_of(self) -> dict[str, int]:
         """Field name -> its place in the view's order, which is its bit among the nulls."""
         return {field.name: position for position, field in enumerate(self.fields)}

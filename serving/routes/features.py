@@ -1,5 +1,6 @@
 """POST /v1/features and GET /v1/catalogue."""
 
+import itertools
 from collections import Counter
 from typing import Annotated
 
@@ -35,8 +36,6 @@ def the_catalogue(state: Annotated[ServingState, Depends(get_state)]) -> Respons
 
 
 def _count(state: ServingState, found: FeatureAnswer) -> None:
-    tally: Counter[str] = Counter()
-    for statuses in found.status.values():
-        tally.update(statuses)
+    tally = Counter(itertools.chain.from_iterable(found.status.values()))
     for status, number in tally.items():
         state.metrics.feature_status.labels(found.service, status).inc(number)
