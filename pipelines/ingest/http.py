@@ -24,11 +24,9 @@ import pandas as pd
 from feature_repo.errors import BadUsageError
 from pipelines.errors import SourceFormatError, SourcePausedError
 from pipelines.ingest.http_answers import (
-    KEPT,
     MalformedError,
     TroubleError,
     beginning,
-    check_fields,
     instant,
     malformed,
     parse_json,
@@ -214,7 +212,7 @@ class PoliteClient:
 
     def _ask_once(self, url: str, kept: Stored | None, accept_404: bool) -> Stored:
         try:
-            with self._http.stream("GET", url, headers=_conditions(kept)) as response:
+            with self._http.stream("GET", url, headers=kept.conditions() if kept else {}) as response:
                 status = response.status_code
                 if status == 429 or status >= 500:
                     raise TroubleError(
@@ -277,7 +275,9 @@ class PoliteClient:
             retry_at = pd.Timestamp(self._clock() + error.retry_after_s, unit="s", tz="UTC").ceil("s")
             when = f" from {retry_at:%Y-%m-%d %H:%M:%S} UTC on"
         raise SourcePausedError(
-            f"{self.name}: {url}: got {error} (asked {tries}), expected an answer;{when} {KEPT}", retry_at
+            f"{self.name}: {url}: got {error} (asked {tries}), expected an answer; run the same command again{when}, "
+            "what was fetched is kept",
+            retry_at,
         ) from error
 
 
@@ -292,15 +292,7 @@ def _fetched(stored: Stored, data: Any, url: str, *, from_cache: bool) -> Fetche
 
 
 def _parse(stored: Stored, url: str, validate: Callable[[Any], object] | None) -> Any:
-    """The value of a response.
-
-    Raises:
-        MalformedError: it is no JSON, or `validate` refuses it.
-    """
-    data = parse_json(stored.headers.get("content-type"), stored.body, url)
-    if validate is not None and stored.status == 200:
-        check_fields(data, stored.body, url, validate)
-    return data
+    return parse_json(stored.headers.get("content-type"), stored.body, url, validate if stored.status == 200 else None)
 
 
 @cache
@@ -315,11 +307,3 @@ def _is_web_url(text: str) -> bool:
     except httpx.InvalidURL:
         return False
     return url.scheme in {"http", "https"} and bool(url.host)
-
-
-def _conditions(kept: Stored | None) -> dict[str, str]:
-    """Headers that let the service answer 304 where `kept` is still current."""
-    if kept is None or kept.status != 200:
-        return {}
-    pairs = (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified"))
-    return {header: kept.headers[name] for header, name in pairs if name in kept.headers}

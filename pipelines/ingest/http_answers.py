@@ -9,7 +9,6 @@ import pandas as pd
 
 from pipelines.errors import SourceFormatError
 
-KEPT = "run the same command again, what was fetched is kept"
 LONGEST_RETRY_AFTER_S = 7 * 86_400.0  # whatever a service says, it may be asked again after a week
 
 
@@ -39,36 +38,32 @@ class MalformedError(Exception):
 
 def malformed(url: str, *, got: str, expected: str) -> MalformedError:
     """The error of an answer from `url` that is something else than expected."""
-    return MalformedError(SourceFormatError(url, got=got, expected=expected, next_step=KEPT))
+    next_step = "run the same command again, what was fetched is kept"
+    return MalformedError(SourceFormatError(url, got=got, expected=expected, next_step=next_step))
 
 
-def parse_json(content_type: str | None, body: bytes, url: str) -> Any:
+def parse_json(content_type: str | None, body: bytes, url: str, validate: Callable[[Any], object] | None = None) -> Any:
     """The JSON value of a body.
 
     Raises:
-        MalformedError: it came as something else, or is no whole JSON document.
+        MalformedError: it came as something else, is no whole JSON document, or `validate` raised ValueError, LookupError,
+            TypeError or AttributeError about it.
     """
     if content_type is not None and "json" not in content_type.lower():
         raise malformed(url, got=f"{content_type}: {beginning(body)}", expected="application/json")
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        data = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise malformed(url, got=f"{beginning(body)} ({error})", expected="one whole JSON document") from error
-
-
-def check_fields(data: Any, body: bytes, url: str, validate: Callable[[Any], object]) -> None:
-    """Ask `validate` whether `data` is what was asked for.
-
-    Raises:
-        MalformedError: `validate` raised ValueError, LookupError, TypeError or AttributeError.
-    """
-    try:
-        validate(data)
-    except SourceFormatError as error:
-        raise MalformedError(error) from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        expected = f"the documented fields ({type(error).__name__}: {error})"
-        raise malformed(url, got=beginning(body), expected=expected) from error
+    if validate is not None:
+        try:
+            validate(data)
+        except SourceFormatError as error:
+            raise MalformedError(error) from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            expected = f"the documented fields ({type(error).__name__}: {error})"
+            raise malformed(url, got=beginning(body), expected=expected) from error
+    return data
 
 
 def beginning(body: bytes) -> str:

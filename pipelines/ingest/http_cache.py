@@ -29,6 +29,11 @@ class Stored:
     body: bytes
     fetched_at_s: float
 
+    def conditions(self) -> dict[str, str]:
+        """Request headers that let the service answer 304 where this is still current."""
+        pairs = (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified"))
+        return {header: self.headers[name] for header, name in pairs if name in self.headers and self.status == 200}
+
 
 class ResponseCache:
     """Files `<sha256 of path and sorted parameters>.response`: the SHA-256 of what follows, a line of JSON, the body.

@@ -285,6 +285,7 @@ PASSING = {
     "late": Response(body=RACE, delay_s=20.0),
     "truncated page": Response(body=(AUTHORED / "truncated.json").read_bytes()),
     "error page": Response(body=(AUTHORED / "error_page.html").read_bytes(), content_type=None),
+    "throttled page": Response(status=429, body=(AUTHORED / "throttled.json").read_bytes(), headers={"Retry-After": "3"}),
     "not a number": Response(body=b'{"speed": NaN}'),
     "broken gzip": Response(body=b"no gzip at all", headers={"Content-Encoding": "gzip"}),
 }
@@ -446,6 +447,21 @@ class TestLimits:
         client(limits).get_json("3")
         assert fake.now == START + 3600
         assert "request_waits service=jolpica seconds=60" in caplog.text
+
+    def test_nothing_of_the_hour_is_forgotten(
+        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+    ) -> None:
+        server.serve(in_turn(Response(body=[])))
+        limits = Limits(per_second=1000, per_hour=3)
+        for number in range(3):
+            client(limits).get_json(f"{number}")
+            fake.now += 1700
+        assert len(server.requests) == 3  # at 0, 1700 and 3400 s
+        client(limits).get_json("a")
+        assert fake.now == pytest.approx(START + 5100)
+        with pytest.raises(SourcePausedError) as raised:
+            client(limits).get_json("b")
+        assert raised.value.retry_at == pd.Timestamp(START + 1700 + 3600, unit="s", tz="UTC")
 
     def test_retries_count(self, server: ReplayServer, client: Callable[..., PoliteClient]) -> None:
         server.on("/a", server_error())
