@@ -176,7 +176,8 @@ class FastF1Source:
             lambda: page_of(ergast.get_qualifying_results(season, round_), f"{season}/{round_}/qualifying.json"),
         )
         session = events.get_event_by_round(round_).get_session("Race")
-        missing = self._ask(watch, f"timing of {where}", lambda: load_race(session, watch))
+        longest = rows["laps_completed"].max()
+        missing = self._ask(watch, f"timing of {where}", lambda: load_race(session, watch, longest))
         if missing is not None:
             self._leave_out(read, round_, f"{where}: {missing}", sieve)
             return

@@ -11,7 +11,7 @@ from pipelines.ingest import fastf1_tables
 from pipelines.ingest.fastf1_library import Watch, forget_session
 from pipelines.ingest.jolpica_pages import Page
 
-
+MIN_LAPS_SHARE = 0.9
 OF_THE_ARCHIVE = ("laps", "weather", "track_status", "race_control")
 
 
@@ -19,16 +19,21 @@ class IncompleteError(Exception):
     """What FastF1 gave is not all there is: worth another try."""
 
 
-def load_race(session: Session, watch: Watch) -> str | None:
+def load_race(session: Session, watch: Watch, winner_laps: float) -> str | None:
     """Let FastF1 load a race; why there is nothing to load, or None where it is all there.
 
+    Args:
+        session: the race.
+        watch: what hears what FastF1 swallows.
+        winner_laps: laps of the winner; with far fewer the timing is cut off (three of 71 are missing of one real race).
     Raises:
         RateLimitExceededError: a limit was reached, whether FastF1 let that pass or not.
         IncompleteError, requests.RequestException: something could not be had now.
     """
     session.load(laps=True, telemetry=False, weather=True, messages=True)
     reveal(watch)
-    if len(getattr(session, "_laps", ())):
+    laps = session.laps["LapNumber"].max() if len(getattr(session, "_laps", ())) else 0
+    if laps > 0 and not laps < MIN_LAPS_SHARE * winner_laps:
         return None
     status = next((status for path, status in watch.refused.items() if path.endswith("/TimingData.jsonStream")), None)
     if status is not None or not session.f1_api_support:
@@ -36,8 +41,8 @@ def load_race(session: Session, watch: Watch) -> str | None:
         denied = "; sign in with F1_USERNAME and F1_PASSWORD if the archive wants an account" if status in (401, 403) else ""
         return f"the live timing archive has no timing of it (HTTP {status}){denied}"
     forget_session(session.api_path)
-    reasons = "; ".join(f"{type(error).__name__}: {error}" for error in watch.swallowed[:3]) or "no reason given"
-    raise IncompleteError(f"an answer that is no timing data ({reasons})")
+    reasons = "; ".join(f"{type(error).__name__}: {error}" for error in watch.swallowed[:3]) or "FastF1 gives no reason"
+    raise IncompleteError(f"timing of {laps:.0f} laps of {winner_laps:.0f} ({reasons})")
 
 
 def reveal(watch: Watch) -> None:
