@@ -3,6 +3,7 @@
 from http_recorded import recorded_jolpica, recorded_livetiming, recorded_openf1, recorded_schedule
 from jolpica_pages import jolpica_from_ergast, jolpica_from_folder
 from replay_server import (
+    Clock,
     Handler,
     ReplayServer,
     Request,
@@ -20,6 +21,7 @@ from replay_server import (
 )
 
 __all__ = [
+    "Clock",
     "Handler",
     "ReplayServer",
     "Request",

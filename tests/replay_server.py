@@ -58,6 +58,22 @@ class Response:
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
 
 
+class Clock:
+    """Epoch seconds that only sleeping and tests move; give a client the clock itself and its `sleep`."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Move on at once, and remember having slept."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
 Handler = Callable[[Request], Response | None]
 
 

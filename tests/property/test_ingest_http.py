@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from http_replay import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,42 +31,29 @@ def assert_within(limits: Limits, sent: list[float]) -> None:
         assert all(late - early >= seconds - EXACT_S for early, late in zip(sent, sent[n:], strict=False)), (n, seconds, sent)
 
 
-class Waiting:
-    """A clock that sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert 0 < seconds <= PATIENCE_S
-        self.now += seconds
-
-
 @settings(max_examples=40, deadline=None)
 @given(LIMITS, GAPS_S, st.data())
 def test_no_window_ever_holds_more_than_its_limit(limits: Limits, gaps_s: list[float], data: st.DataObject) -> None:
-    time, sent = Waiting(), []
+    clock, sent = Clock(START), []
     with TemporaryDirectory() as folder:
         # two processes, and a restart with every request: nothing is remembered but the file
         for gap_s in gaps_s:
-            time.now += gap_s
-            pace = Pace("any", Path(folder), limits, sleep=time.sleep, clock=time.clock)
+            clock.now += gap_s
+            pace = Pace("any", Path(folder), limits, sleep=clock.sleep, clock=clock)
             try:
                 pace.wait_turn()
             except SourcePausedError as error:
                 assert error.retry_at is not None
                 retry_s = error.retry_at.timestamp()
-                assert retry_s - time.now > PATIENCE_S
+                assert retry_s - clock.now > PATIENCE_S
                 if data.draw(st.booleans(), label="comes back when told"):
-                    time.now = retry_s
+                    clock.now = retry_s
                     pace.wait_turn()  # was told the truth
-                    sent.append(time.now)
+                    sent.append(clock.now)
             else:
-                sent.append(time.now)
+                sent.append(clock.now)
     assert_within(limits, sent)
+    assert all(0 < slept <= PATIENCE_S for slept in clock.slept)
 
 
 @settings(max_examples=300, deadline=None)

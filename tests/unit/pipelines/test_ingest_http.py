@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from http_replay import (
+    Clock,
     ReplayServer,
     Request,
     Response,
@@ -44,21 +45,6 @@ START = 1_900_000_000.0  # epoch seconds
 WIDE = Limits(per_second=1000)
 
 
-class FakeTime:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-        self.slept: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 @pytest.fixture
 def server() -> Iterator[ReplayServer]:
     with ReplayServer() as running:
@@ -66,19 +52,17 @@ def server() -> Iterator[ReplayServer]:
 
 
 @pytest.fixture
-def fake() -> FakeTime:
-    return FakeTime()
+def clock() -> Clock:
+    return Clock(START)
 
 
 @pytest.fixture
-def client(server: ReplayServer, tmp_path: Path, fake: FakeTime) -> Iterator[Callable[..., PoliteClient]]:
+def client(server: ReplayServer, tmp_path: Path, clock: Clock) -> Iterator[Callable[..., PoliteClient]]:
     """Makes clients of the server that share one cache and one clock."""
     made: list[PoliteClient] = []
 
     def make(limits: Limits = WIDE, **options: Any) -> PoliteClient:
-        made.append(
-            PoliteClient("jolpica", server.url, tmp_path / "cache", limits, sleep=fake.sleep, clock=fake.clock, **options)
-        )
+        made.append(PoliteClient("jolpica", server.url, tmp_path / "cache", limits, sleep=clock.sleep, clock=clock, **options))
         return made[-1]
 
     yield make
@@ -119,13 +103,13 @@ class TestAnAnswer:
 
 class TestTheCache:
     def test_downloads_nothing_twice(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], tmp_path: Path, fake: FakeTime
+        self, server: ReplayServer, client: Callable[..., PoliteClient], tmp_path: Path, clock: Clock
     ) -> None:
         server.serve(jolpica_from_folder(AUTHORED / "jolpica"))
         first = client()
         first.get_json("2030/1/laps.json", {"limit": 10, "offset": 0})
         first.get_json("2030/1/laps.json", {"limit": 10, "offset": 10})
-        fake.now += 10 * 365 * 86_400
+        clock.now += 10 * 365 * 86_400
         again = client()
         pages = [again.get_json("2030/1/laps.json", {"limit": 10, "offset": offset}) for offset in (0, 10)]
         assert (first.requests, again.requests, again.hits) == (2, 0, 2)
@@ -134,15 +118,15 @@ class TestTheCache:
         assert sum(len(lap["Timings"]) for lap in laps) == int(pages[0].data["MRData"]["total"]) == 17
 
     def test_confirms_what_is_older_than_allowed(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         server.on("/a", Response(body=RACE, headers={"ETag": '"1"', "Last-Modified": "Sun, 03 Mar 2030 18:00:00 GMT"}))
         asking = client()
         asking.get_json("a")
-        fake.now += 60
+        clock.now += 60
         assert asking.get_json("a", max_age_s=60).fetched_at == pd.Timestamp(START, unit="s", tz="UTC")
         assert asking.requests == 1
-        fake.now += 1
+        clock.now += 1
         confirmed = asking.get_json("a", max_age_s=60)
         assert (asking.requests, confirmed.from_cache, confirmed.data) == (2, True, RACE)
         assert confirmed.fetched_at == pd.Timestamp(START + 61, unit="s", tz="UTC")
@@ -151,11 +135,11 @@ class TestTheCache:
         asking.get_json("a", max_age_s=60)
         assert asking.requests == 2
 
-    def test_downloads_what_changed(self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime) -> None:
+    def test_downloads_what_changed(self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
         server.on("/a", in_turn(Response(body=[1], headers={"ETag": '"1"'}), Response(body=[2], headers={"ETag": '"2"'})))
         asking = client()
         assert asking.get_json("a").data == [1]
-        fake.now += 61
+        clock.now += 61
         changed = asking.get_json("a", max_age_s=60)
         assert (changed.data, changed.from_cache) == ([2], False)
         assert client().get_json("a").data == [2]
@@ -308,11 +292,11 @@ class TestFaults:
     """Every fault that passes is overcome, and every one that stays ends in the right error; never is anything of it kept."""
 
     @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-    def test_that_pass(self, fault: Response, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime) -> None:
+    def test_that_pass(self, fault: Response, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
         server.on("/a", in_turn(fault, Response(body=RACE)))
         asking = client(timeout_s=0.5)
         assert asking.get_json("a").data == RACE
-        assert (asking.requests, len(fake.slept)) == (2, 1)
+        assert (asking.requests, len(clock.slept)) == (2, 1)
         assert client().get_json("a").data == RACE
 
     @pytest.mark.parametrize(("fault", "error", "requests", "words"), STAYING.values(), ids=STAYING)
@@ -335,21 +319,21 @@ class TestFaults:
         assert asking.requests == len(server.requests) == requests
         assert not kept_files(tmp_path)
 
-    def test_no_server_at_all(self, tmp_path: Path, fake: FakeTime) -> None:
+    def test_no_server_at_all(self, tmp_path: Path, clock: Clock) -> None:
         with ReplayServer() as gone:
             url = gone.url
-        asking = PoliteClient("openf1", url, tmp_path, WIDE, sleep=fake.sleep, clock=fake.clock)
+        asking = PoliteClient("openf1", url, tmp_path, WIDE, sleep=clock.sleep, clock=clock)
         with pytest.raises(SourcePausedError, match=r"openf1: .*ConnectError.*asked 5 times.*run the same command again"):
             asking.get_json("a")
 
     def test_every_pause_is_longer_and_all_are_bounded(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         server.on("/a", server_error())
         with pytest.raises(SourcePausedError, match="asked 9 times"):
             client(max_retries=8).get_json("a")
         highest = [1, 2, 4, 8, 16, 30, 30, 30]
-        assert all(high / 2 <= slept <= high for slept, high in zip(fake.slept, highest, strict=True)), fake.slept
+        assert all(high / 2 <= slept <= high for slept, high in zip(clock.slept, highest, strict=True)), clock.slept
 
     def test_a_fault_in_between_leaves_the_rest_as_it_was(
         self, server: ReplayServer, client: Callable[..., PoliteClient]
@@ -377,29 +361,29 @@ class TestFaults:
 
 
 class TestTooManyRequests:
-    def test_a_short_wait_is_waited(self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime) -> None:
+    def test_a_short_wait_is_waited(self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
         server.on("/a", in_turn(too_many(59), too_many(formatdate(START + 59 + 20, usegmt=True)), Response(body=RACE)))
         assert client().get_json("a").data == RACE
-        assert fake.slept == [59, 20]
+        assert clock.slept == [59, 20]
 
     @pytest.mark.parametrize("header", [61, formatdate(START + 61, usegmt=True)], ids=["seconds", "date"])
     def test_a_long_one_ends_the_run_and_says_when_to_go_on(
-        self, header: int | str, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, header: int | str, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         server.on("/a", too_many(header))
         with pytest.raises(SourcePausedError, match=r"HTTP 429.*asked once.*from 2030-03-17 17:47:41 UTC on") as raised:
             client().get_json("a")
         assert raised.value.retry_at == pd.Timestamp(START + 61, unit="s", tz="UTC")
-        assert fake.slept == []
+        assert clock.slept == []
 
     @pytest.mark.parametrize("header", ["soon", "-5", "", "²", "Sun, 03 Mar 1985 18:00:00 GMT"])
     def test_a_header_without_sense_is_as_none(
-        self, header: str, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, header: str, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         encoded = header.encode().decode("latin-1")
         server.on("/a", in_turn(too_many(encoded), Response(body=RACE)))
         assert client().get_json("a").data == RACE
-        assert 0.5 <= fake.slept[0] <= 1
+        assert 0.5 <= clock.slept[0] <= 1
 
     def test_a_wait_without_end_is_a_week(self, server: ReplayServer, client: Callable[..., PoliteClient]) -> None:
         server.on("/a", too_many("9" * 400))
@@ -409,11 +393,11 @@ class TestTooManyRequests:
 
 
 class TestLimits:
-    def test_hold_by_the_clock(self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime) -> None:
+    def test_hold_by_the_clock(self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
         arrivals: list[float] = []
 
         def answer(request: Request) -> Response:
-            arrivals.append(fake.now - START)
+            arrivals.append(clock.now - START)
             return Response(body=[])
 
         server.serve(answer)
@@ -422,15 +406,15 @@ class TestLimits:
             asking.get_json(f"{number}")
         assert arrivals == pytest.approx([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 60, 60])
 
-    def test_less_than_one_a_second(self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime) -> None:
+    def test_less_than_one_a_second(self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
         server.serve(in_turn(Response(body=[])))
         asking = client(Limits(per_second=0.4))
         for number in range(3):
             asking.get_json(f"{number}")
-        assert fake.now - START == pytest.approx(5)
+        assert clock.now - START == pytest.approx(5)
 
     def test_an_hour_that_is_used_up_ends_the_run_and_what_was_kept_is_still_given(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime, caplog: pytest.LogCaptureFixture
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
         server.serve(in_turn(Response(body=[])))
@@ -443,22 +427,22 @@ class TestLimits:
         assert "from 2030-03-17 18:46:40 UTC on" in str(raised.value)
         assert client(limits).get_json("2").from_cache
         assert len(server.requests) == 3
-        fake.now = START + 3600 - 60  # what is left of the hour is waited
+        clock.now = START + 3600 - 60  # what is left of the hour is waited
         client(limits).get_json("3")
-        assert fake.now == START + 3600
+        assert clock.now == START + 3600
         assert "request_waits service=jolpica seconds=60" in caplog.text
 
     def test_nothing_of_the_hour_is_forgotten(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         server.serve(in_turn(Response(body=[])))
         limits = Limits(per_second=1000, per_hour=3)
         for number in range(3):
             client(limits).get_json(f"{number}")
-            fake.now += 1700
+            clock.now += 1700
         assert len(server.requests) == 3  # at 0, 1700 and 3400 s
         client(limits).get_json("a")
-        assert fake.now == pytest.approx(START + 5100)
+        assert clock.now == pytest.approx(START + 5100)
         with pytest.raises(SourcePausedError) as raised:
             client(limits).get_json("b")
         assert raised.value.retry_at == pd.Timestamp(START + 1700 + 3600, unit="s", tz="UTC")
@@ -470,15 +454,15 @@ class TestLimits:
         assert len(server.requests) == 2
 
     def test_a_clock_that_was_set_back_does_not_lock_the_service(
-        self, server: ReplayServer, client: Callable[..., PoliteClient], fake: FakeTime
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         server.serve(in_turn(Response(body=[])))
         limits = Limits(per_second=1000, per_hour=1)
         client(limits).get_json("a")
-        fake.now -= 30 * 86_400
+        clock.now -= 30 * 86_400
         with pytest.raises(SourcePausedError):
             client(limits).get_json("b")
-        fake.now += 3600
+        clock.now += 3600
         assert client(limits).get_json("b").data == []
 
     def test_a_damaged_record_of_requests_is_begun_anew(
