@@ -36,7 +36,7 @@ def assert_within(limits: Limits, sent: list[float]) -> None:
 def test_no_window_ever_holds_more_than_its_limit(limits: Limits, gaps_s: list[float], data: st.DataObject) -> None:
     clock, sent = Clock(START), []
     with TemporaryDirectory() as folder:
-        # two processes, and a restart with every request: nothing is remembered but the file
+        # every request comes from another process: nothing is remembered but the file
         for gap_s in gaps_s:
             clock.now += gap_s
             pace = Pace("any", Path(folder), limits, sleep=clock.sleep, clock=clock)
