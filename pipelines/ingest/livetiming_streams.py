@@ -113,11 +113,11 @@ def fingerprint(recordings: Iterable[tuple[Path, Sequence[Path]]]) -> str:
     return digest.hexdigest()
 
 
-def read_recording(root: Path, files: Sequence[Path]) -> Recording:
+def read_recording(root: Path, files: Sequence[Path], *, max_bad_share: float = MAX_BAD_SHARE) -> Recording:
     """One session from its files.
 
     Raises:
-        SourceFormatError: a file cannot be read, or more than a fifth of its lines cannot be understood.
+        SourceFormatError: a file cannot be read, or more than `max_bad_share` of its lines cannot be understood.
     """
     first = files[0]
     recording = Recording(str(first.parent if _is_stream(first) else first))
@@ -127,12 +127,12 @@ def read_recording(root: Path, files: Sequence[Path]) -> Recording:
         read = _read_stream if _is_stream(file) else _read_live
         lines = read(recording, file, name)
         bad = recording.bad[before:]
-        if len(bad) > MAX_BAD_SHARE * lines:
+        if len(bad) > max_bad_share * lines:
             raise SourceFormatError(
                 file,
                 row=bad[0].row,
                 got=f"{len(bad)} of {lines} lines that cannot be understood, first {bad[0].text[:80]!r} ({bad[0].reason})",
-                expected=f"at most {MAX_BAD_SHARE:.0%} of them",
+                expected=f"at most {max_bad_share:.0%} of them",
             )
     return recording
 
