@@ -20,7 +20,8 @@ from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.catalogue import limits
 from pipelines.ingest.http import PoliteClient
 from pipelines.ingest.openf1_answers import RaceWeekend, race_weekends, typed
-from pipelines.ingest.openf1_tables import LIGHTS_OUT_S, RaceAnswers
+from pipelines.ingest.openf1_flags import LIGHTS_OUT_S, lights_out
+from pipelines.ingest.openf1_tables import RaceAnswers
 from pipelines.ingest.reading import FILE, ROW
 from pipelines.ingest.sieve import Rule, Sieve
 
@@ -96,13 +97,15 @@ class OpenF1Source:
         """
         url = f"{endpoint}?{'&'.join(f'{name}={value}' for name, value in params.items())}"
 
-        def frame(data: Any) -> pd.DataFrame:
-            return typed(endpoint, data, url)
+        frames: list[pd.DataFrame] = []
 
-        fetched = self.client.get_json(endpoint, params, accept_404=True, validate=frame)
+        def understand(data: Any) -> None:
+            frames.append(typed(endpoint, data, url))
+
+        fetched = self.client.get_json(endpoint, params, accept_404=True, validate=understand)
         if settled is not None and fetched.fetched_at < settled:
-            fetched = self.client.get_json(endpoint, params, max_age_s=_UNSETTLED_MAX_AGE_S, accept_404=True, validate=frame)
-        return frame(fetched.data), fetched.fetched_at
+            fetched = self.client.get_json(endpoint, params, max_age_s=_UNSETTLED_MAX_AGE_S, accept_404=True, validate=understand)
+        return frames[-1] if fetched.data is not None else typed(endpoint, None, url), fetched.fetched_at
 
     def _result(self, weekend: RaceWeekend) -> pd.DataFrame:
         return self._ask("session_result", weekend.race_end + SETTLED, session_key=weekend.race_key)[0]
@@ -184,7 +187,7 @@ class OpenF1Source:
     def _assemble(self, season: int, races: list[RaceAnswers], sieve: Sieve, *, is_whole: bool) -> SeasonTables:
         """Canonical tables of races that were read; `is_whole`: they are the season."""
         people = openf1_tables.make_people(races)
-        starts = {race.round: openf1_tables.lights_out(race) for race in races}
+        starts = {race.round: lights_out(race.laps, race.result, race.race_control) for race in races}
         clocked = [(race, starts[race.round]) for race in races]
         frames: dict[str, list[pd.DataFrame]] = {
             "weather": [openf1_tables.make_weather(race, start) for race, start in clocked],

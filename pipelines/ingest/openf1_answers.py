@@ -135,12 +135,8 @@ def typed(endpoint: str, rows: Any, url: str) -> pd.DataFrame:
 def _column(url: str, name: str, values: list[Any], kind: FieldKind) -> "pd.Series[Any]":
     if kind == "any":
         return pd.Series(values, dtype=object)
-    allowed: dict[FieldKind, tuple[type, ...]] = {"str": (str,), "time": (str,), "bool": (bool,)}
-    types = allowed.get(kind, (int, float))
     for row, value in enumerate(values, start=1):
-        if value is None:
-            continue
-        if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool") or (kind == "int" and value % 1 != 0):
+        if value is not None and not _fits(value, kind):
             raise SourceFormatError(url, row=row, column=name, got=repr(value)[:80], expected=_NAMES[kind])
     if kind == "str":
         return pd.Series(values, dtype=object)
@@ -153,6 +149,14 @@ def _column(url: str, name: str, values: list[Any], kind: FieldKind) -> "pd.Seri
             raise SourceFormatError(url, row=wrong[0] + 1, column=name, got=repr(values[wrong[0]]), expected=_NAMES[kind])
         return instants
     return pd.Series(values, dtype="float64")
+
+
+def _fits(value: Any, kind: FieldKind) -> bool:
+    if kind in ("str", "time"):
+        return isinstance(value, str)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    return isinstance(value, int | float) and (kind == "float" or value % 1 == 0)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Pure. The order on the road does not come from `position`: from the flag on, the
 import pandas as pd
 
 from feature_repo.visibility import EVENT
-from pipelines.ingest.openf1_tables import CLASSIFIED_SHARE, RaceAnswers
+from pipelines.ingest.openf1_tables import RaceAnswers
 from pipelines.ingest.reading import FILE, ROW
 
 _SCORING = 10  # places that score
+CLASSIFIED_SHARE = 0.9  # of the winner's laps
 
 
 def make_results(race: RaceAnswers, people: pd.DataFrame) -> pd.DataFrame:
