@@ -36,6 +36,7 @@ FEW_ROUNDS = 4  # up to here a request a round and document is less than the who
 FIRST_LAPS, FIRST_PIT_STOPS = 1996, 2011  # before, the service has none
 SETTLED_AFTER = pd.Timedelta(days=14)  # stewards' reviews and corrections of typing errors
 CHECK_AGAIN_S, CHECK_OFTEN_S = 12 * 3600.0, 3600.0
+_CONFIRM_S = -1.0  # no answer is as young as that
 
 
 class JolpicaSource:
@@ -195,7 +196,7 @@ class JolpicaSource:
             return read_pages(lambda offset: self._page(document, path, offset, max_age_s), document)
         except TotalChangedError:
             logger.info("jolpica_document_changed path=%s next=ask_again", path)
-            return read_pages(lambda offset: self._page(document, path, offset, 0.0), document)
+            return read_pages(lambda offset: self._page(document, path, offset, _CONFIRM_S), document)
 
     def _page(self, document: str, path: str, offset: int, max_age_s: float | None) -> Page:
         params = {"limit": PAGE_ROWS} | ({"offset": offset} if offset else {})

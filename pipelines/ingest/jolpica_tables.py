@@ -4,7 +4,7 @@ Pure. Everything is text in the documents: `1:39.019` becomes 99.019 seconds, `2
 UTC instant. `FILE` is a page's path and query, `ROW` counts the rows of the page.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,18 @@ class _Field:
     path: str
     kind: Kind = "str"
     optional: bool = False
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a document, and where it stands."""
+
+    page: Page
+    number: int
+    values: dict[str, Any]
+
+    def wrong(self, field: _Field, got: str, expected: str) -> SourceFormatError:
+        return wrong(self.page, field.path, got, expected, self.number)
 
 
 _RACE = {"season": _Field("race.season", "int"), "round": _Field("race.round", "int")}
@@ -174,27 +186,23 @@ def _classified(raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _frame(pages: Sequence[Page], endpoint: str, fields: Mapping[str, _Field]) -> pd.DataFrame:
-    parts = [_typed(page, rows, fields) for page in pages if (rows := rows_of(page, endpoint))]
-    # no rows have the types of rows
-    return pd.concat(parts, ignore_index=True) if parts else _typed(Page("", "", None), [], fields)
+    """One column a field, and where each row came from; no rows have the types of rows."""
+    found = [_Row(page, number, row) for page in pages for number, row in enumerate(rows_of(page, endpoint), start=1)]
+    columns = {name: _column(found, field) for name, field in fields.items()}
+    traced = {FILE: [row.page.name for row in found], ROW: pd.Series([row.number for row in found], dtype="int64")}
+    return pd.DataFrame({**columns, **traced})
 
 
-def _typed(page: Page, rows: list[dict[str, Any]], fields: Mapping[str, _Field]) -> pd.DataFrame:
-    numbers = pd.Series(range(1, len(rows) + 1), dtype="int64")
-    columns = {name: _column(page, rows, numbers, field) for name, field in fields.items()}
-    return pd.DataFrame({**columns, FILE: page.name, ROW: numbers})
-
-
-def _column(page: Page, rows: list[dict[str, Any]], numbers: "pd.Series[int]", field: _Field) -> "pd.Series[Any]":
-    texts = pd.Series(list(_texts(page, rows, field)), dtype=object)
+def _column(rows: list[_Row], field: _Field) -> "pd.Series[Any]":
+    texts = pd.Series([_text(row, field) for row in rows], dtype=object)
     if field.kind == "str":
         return texts
     values: pd.Series[Any]
     if field.kind == "clock":
         try:
-            return parse_clock(page.url, field.path, texts.astype("string"), numbers)
+            return parse_clock("", field.path, texts.astype("string"), pd.Series(texts.index))
         except SourceFormatError as error:
-            raise wrong(page, field.path, error.got, error.expected, error.row) from error
+            raise rows[error.row or 0].wrong(field, error.got, error.expected) from error
     if field.kind in ("int", "float"):
         values = pd.to_numeric(texts, errors="coerce").astype("float64")
         unfit = texts.notna() & (values.isna() | ((values % 1 != 0) if field.kind == "int" else False))
@@ -205,27 +213,26 @@ def _column(page: Page, rows: list[dict[str, Any]], numbers: "pd.Series[int]", f
         expected = "a date such as '2024-03-02'" + (" and a UTC time such as '15:00:00Z'" if field.kind == "instant" else "")
     if unfit.any():
         first = int(unfit.to_numpy().argmax())
-        raise wrong(page, field.path, repr(texts[first]), expected, first + 1)
+        raise rows[first].wrong(field, repr(texts[first]), expected)
     return values
 
 
-def _texts(page: Page, rows: list[dict[str, Any]], field: _Field) -> Iterator[str | None]:
-    keys = field.path.split(".")
-    for number, row in enumerate(rows, start=1):
-        value: Any = row
-        for key in keys:
-            if not isinstance(value, dict):
-                raise wrong(page, field.path, repr(value)[:80], "an object around it", number)
-            value = value.get(key)
-            if value is None:
-                break
-        if field.kind == "instant" and isinstance(value, dict):
-            date, time = value.get("date"), value.get("time")
-            value = f"{date}T{time}" if date and time else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
-        if value is not None and not isinstance(value, str):
-            raise wrong(page, field.path, repr(value)[:80], "a text", number)
-        if not value and not field.optional:
-            raise wrong(page, field.path, "no such field" if value is None else "an empty text", f"{field.kind} values", number)
-        yield value or None
+def _text(row: _Row, field: _Field) -> str | None:
+    """The text at the field's place; None where it is left out or empty, and may be."""
+    value: Any = row.values
+    for key in field.path.split("."):
+        if not isinstance(value, dict):
+            raise row.wrong(field, repr(value)[:80], "an object around it")
+        value = value.get(key)
+        if value is None:
+            break
+    if field.kind == "instant" and isinstance(value, dict):
+        date, time = value.get("date"), value.get("time")
+        value = f"{date}T{time}" if date and time else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if value is not None and not isinstance(value, str):
+        raise row.wrong(field, repr(value)[:80], "a text")
+    if not value and not field.optional:
+        raise row.wrong(field, "no such field" if value is None else "an empty text", f"{field.kind} values")
+    return value or None
