@@ -24,7 +24,15 @@ from pipelines.ingest import circuits, entries, jolpica_tables
 from pipelines.ingest.assemble import RawSeason, assemble
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.fastf1_library import KEPT, Watch, fastf1_library, forget_answers, when_again
-from pipelines.ingest.fastf1_session import OF_THE_ARCHIVE, IncompleteError, live_frames, load_race, page_of, race_starts, reveal
+from pipelines.ingest.fastf1_session import (
+    OF_THE_ARCHIVE,
+    IncompleteError,
+    live_frames,
+    load_race,
+    page_of,
+    reveal,
+    session_starts,
+)
 from pipelines.ingest.fastf1_tables import LIVE_TABLES, RawFrames
 from pipelines.ingest.jolpica_pages import Page
 from pipelines.ingest.sieve import Sieve
@@ -48,7 +56,7 @@ class _Season:
 
     calendar: pd.DataFrame
     places: pd.DataFrame
-    schedule_start: dict[int, pd.Timestamp]
+    scheduled: pd.DataFrame
     frames: RawFrames = field(default_factory=RawFrames)
     results: list[Page] = field(default_factory=list)
     complete: list[int] = field(default_factory=list)
@@ -111,7 +119,7 @@ class FastF1Source:
         if calendar.empty:
             raise SourceMissingError(f"fastf1: season {season}: got an empty calendar, expected races; ask for other seasons")
         rounds = self._asked_rounds(season, calendar, asked, sieve.report)
-        read = _Season(calendar, jolpica_tables.circuits([page]), race_starts(events))
+        read = _Season(calendar, jolpica_tables.circuits([page]), session_starts(events))
         pause: SourcePausedError | None = None
         for round_ in rounds:
             try:
@@ -152,7 +160,7 @@ class FastF1Source:
         """
         started = time.perf_counter()
         where = f"season {season} round {round_}"
-        start = read.schedule_start.get(round_, pd.NaT)
+        start = read.scheduled.set_index("round")["race_start"].get(round_, pd.NaT)
         official = read.calendar.set_index("round")["race_start"].get(round_, pd.NaT)
         if pd.isna(start) or (pd.notna(official) and abs(start - official) > _SAME_RACE):
             self._leave_out(read, round_, f"{where}: FastF1's schedule has it on {start}, Jolpica on {official}", sieve)
@@ -239,10 +247,7 @@ class FastF1Source:
 
     def _tables(self, season: int, read: _Season, sieve: Sieve, rounds: frozenset[int] | None) -> SeasonTables:
         calendar = read.calendar[read.calendar["round"].isin(read.complete)].reset_index(drop=True)
-        times = pd.DataFrame({"season": calendar["season"], "round": calendar["round"]}).assign(
-            race_start=calendar["round"].map(read.schedule_start), qualifying_start=pd.NaT
-        )
-        read.frames.add("races", entries.with_times(calendar, [times]), sieve)
+        read.frames.add("races", entries.with_times(calendar, [read.scheduled]), sieve)
         results = read.frames.get("entries", sieve)
         raw = RawSeason(
             season=season,

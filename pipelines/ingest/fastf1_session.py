@@ -90,11 +90,20 @@ def page_of(answer: Any, name: str) -> Page:
     return Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
 
 
-def race_starts(events: Any) -> dict[int, pd.Timestamp]:
-    """Round -> start of the race in UTC, of FastF1's schedule."""
-    starts: dict[int, pd.Timestamp] = {}
-    for _, event in events.iterrows():
-        at = event.get_session_date("Race", utc=True)
-        if pd.notna(at):
-            starts[int(event["RoundNumber"])] = pd.Timestamp(at).tz_localize("UTC").as_unit("us")
-    return starts
+def session_starts(events: Any) -> pd.DataFrame:
+    """`season, round, race_start, qualifying_start` (UTC, null where not known) of FastF1's schedule."""
+
+    def start(event: Any, name: str) -> pd.Timestamp:
+        try:
+            return pd.Timestamp(event.get_session_date(name, utc=True))
+        except ValueError:  # the event has no such session
+            return pd.NaT
+
+    rows = [
+        (float(events.year), float(event["RoundNumber"]), start(event, "Race"), start(event, "Qualifying"))
+        for _, event in events.iterrows()
+    ]
+    frame = pd.DataFrame(rows, columns=["season", "round", "race_start", "qualifying_start"])
+    for column in ("race_start", "qualifying_start"):
+        frame[column] = pd.to_datetime(frame[column], utc=True).dt.as_unit("us")
+    return frame

@@ -19,7 +19,7 @@ from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.courses import COURSE
 from pipelines.ingest.entries import RESULT_CONTENT
 from pipelines.ingest.fastf1_library import fastf1_log
-from pipelines.ingest.fastf1_tables import LIVE_RULES, RawFrames
+from pipelines.ingest.fastf1_tables import LIVE_TABLES, RawFrames
 from pipelines.ingest.livetiming_frames import SessionInfo, driver_list, raw_frames, session_info
 from pipelines.ingest.livetiming_streams import Recording, find_recordings, fingerprint, read_recording
 from pipelines.ingest.reading import FILE, ROW
@@ -191,7 +191,7 @@ class LiveTimingSource:
             season=season,
             races=calendar,
             results=results,
-            **{table: frames.get(table, sieve) for table in LIVE_RULES},
+            **{table: frames.get(table, sieve) for table in LIVE_TABLES},
             origins={race.round: race.origin for race in races if race.origin is not None},
         )
         tables = assemble(raw, self.name, sieve, only=TABLES)
@@ -212,7 +212,7 @@ def _codes(recording: Recording, entries: pd.DataFrame) -> dict[str, str]:
 
 def _quarantine_bad_lines(race: _Race, sieve: Sieve) -> None:
     """Account for the lines that could not be understood: in quarantine under their topic's table, or named in a note."""
-    for table in LIVE_RULES:
+    for table in LIVE_TABLES:
         bad = [line for line in race.recording.bad if _TABLE_OF.get(line.topic) == table]
         if bad:
             frame = pd.DataFrame(
