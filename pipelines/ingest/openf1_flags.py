@@ -14,7 +14,7 @@ from pipelines.ingest.reading import FILE, ROW
 
 LIGHTS_OUT_S = 21_600.0  # weather and messages begin an hour before the scheduled start, and a start may be put off for hours
 _PIT_EXIT = "GREEN LIGHT - PIT EXIT OPEN"
-_AGREE_S = 1.5
+_AGREE = pd.Timedelta(seconds=1.5)
 STATUS_NAMES = {"1": "AllClear", "2": "Yellow", "4": "SCDeployed", "5": "Red", "6": "VSCDeployed", "7": "VSCEnding"}
 
 
@@ -34,8 +34,8 @@ def lights_out(laps: pd.DataFrame, result: pd.DataFrame, control: pd.DataFrame) 
     Raises:
         SourceFormatError: the answers have neither.
     """
+    laps = laps.drop_duplicates(["driver_number", "lap_number"])
     second = laps[laps["lap_number"] == 2].set_index("driver_number")["date_start"]
-    opened = control.loc[(control["message"] == _PIT_EXIT) & (control["date"] < second.min()), "date"].max()
     later = laps[laps["lap_number"] > 1].groupby("driver_number")["lap_duration"].agg(["sum", "count"])
     result = result.drop_duplicates("driver_number").set_index("driver_number")
     official = pd.to_numeric(result["duration"], errors="coerce").astype("float64")
@@ -44,16 +44,18 @@ def lights_out(laps: pd.DataFrame, result: pd.DataFrame, control: pd.DataFrame) 
     # where the first car was disqualified, `duration` of the others is a gap (2024 round 14)
     first_lap_s = first_lap_s[first_lap_s > 0]
     counted = (second.reindex(first_lap_s.index) - pd.to_timedelta(first_lap_s, unit="s")).median()
-    if pd.notna(counted) and (pd.isna(opened) or abs((counted - opened).total_seconds()) <= _AGREE_S):
+    opened = control.loc[control["message"] == _PIT_EXIT, "date"].dropna()
+    if pd.notna(counted) and (opened.empty or (opened - counted).abs().min() <= _AGREE):
         return counted.round("us")
-    if pd.isna(opened):
+    before_lap_2 = opened[opened < second.min()]
+    if before_lap_2.empty:
         raise SourceFormatError(
             control[FILE].iloc[0] if len(control) else "race_control",
             got=f"no message {_PIT_EXIT!r} before lap 2, and no race time of a car with all its lap times",
             expected="one of them, to tell when the race started",
             next_step="leave the race out (--rounds) or take it from another source",
         )
-    return opened
+    return before_lap_2.max()
 
 
 def session_clock(instants: "pd.Series[Any]", start: pd.Timestamp) -> "pd.Series[float]":

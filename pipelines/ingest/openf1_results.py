@@ -27,8 +27,9 @@ def make_results(race: RaceAnswers, people: pd.DataFrame) -> pd.DataFrame:
         place = place.mask(place.isna() & ~rows["dns"], 0)
     position, laps = rows["position"], rows["number_of_laps"]
     text = position.astype("Int64").astype("string").astype(object).where(position.notna(), "R")
+    is_finisher = ~rows["dnf"] & position.notna()
     status = pd.Series("Retired", index=rows.index, dtype=object)
-    status = status.mask(~rows["dnf"] & position.notna(), "Finished").mask(~rows["dnf"] & (laps < laps.max()), "Lapped")
+    status = status.mask(is_finisher, "Finished").mask(is_finisher & (laps < laps.max()), "Lapped")
     official_s = pd.to_numeric(rows["duration"], errors="coerce").astype("float64")
     order = rows.assign(_group=_group(rows), _laps=-laps.fillna(0)).sort_values(["_group", "position", "_laps"], kind="stable")
     frame = pd.DataFrame(
@@ -49,8 +50,7 @@ def make_results(race: RaceAnswers, people: pd.DataFrame) -> pd.DataFrame:
 
 def make_qualifying(race: RaceAnswers, people: pd.DataFrame) -> pd.DataFrame:
     """Raw qualifying (`entries.QUALIFYING_CONTENT`); cars without a position follow the others in the order of the answer."""
-    rows = race.qualifying.dropna(subset=["driver_number"]).reset_index(drop=True)
-    rows = rows.sort_values("position", kind="stable", ignore_index=True)  # without a position: last
+    rows = race.qualifying.sort_values("position", kind="stable", ignore_index=True)  # without a position: last
     parts = [value if isinstance(value, list) else [] for value in rows["duration"]]
     times = pd.DataFrame([[*part[:3], *[None] * (3 - len(part))] for part in parts], columns=["q1_s", "q2_s", "q3_s"])
     behind = rows["position"].isna().cumsum() + rows["position"].max()
@@ -74,7 +74,8 @@ def classification_at_flag(laps: pd.DataFrame, result: pd.DataFrame) -> pd.DataF
         `driver_number, position, finish` (UTC), one row a car; no rows where the last laps of a car are missing (2023 round 14).
     """
     nothing = pd.DataFrame({"driver_number": [], "position": [], "finish": pd.Series([], dtype="datetime64[us, UTC]")})
-    rows = _flagged(result)
+    rows = _flagged(result.drop_duplicates("driver_number"))
+    laps = laps.drop_duplicates(["driver_number", "lap_number"])
     counted = rows[rows["position"].notna() | (rows["dsq"] & _went_the_distance(rows))]
     completed = counted.set_index("driver_number")["number_of_laps"].dropna()
     within = laps[laps["lap_number"] <= laps["driver_number"].map(completed)]
@@ -129,8 +130,8 @@ def with_provisional(entries: pd.DataFrame, road: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flagged(result: pd.DataFrame) -> pd.DataFrame:
-    """Rows with a car number, and `dnf, dns, dsq` as plain booleans, a disqualification that is not marked included."""
-    rows = result.dropna(subset=["driver_number"]).reset_index(drop=True)
+    """`result` with `dnf, dns, dsq` as plain booleans, a disqualification that is not marked included."""
+    rows = result.reset_index(drop=True)
     for flag in ("dnf", "dns", "dsq"):
         rows[flag] = rows[flag].fillna(False).astype(bool)
     unmarked = rows["position"].isna() & ~rows["dnf"] & ~rows["dns"] & _went_the_distance(rows)

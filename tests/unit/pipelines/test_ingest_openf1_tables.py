@@ -136,6 +136,11 @@ class TestLightsOut:
         gaps = race.result.assign(duration=[1.6, 375.25 - 5, None])
         assert lights_out(race.laps, gaps, race.race_control) == START
 
+    def test_a_restart_on_lap_1_is_not_taken_for_the_start(self, race: RaceAnswers) -> None:
+        again = race.race_control.iloc[[1]].assign(date=START + pd.Timedelta(seconds=90))
+        result = changed(race.result, 7, duration=None)
+        assert lights_out(race.laps, result, pd.concat([race.race_control, again])) == START
+
     def test_without_either_it_says_what_is_missing(self, race: RaceAnswers) -> None:
         with pytest.raises(SourceFormatError, match=r"got no message 'GREEN LIGHT .* before lap 2.*\(--rounds\)"):
             lights_out(race.laps, race.result.assign(duration=None), race.race_control.iloc[2:])
@@ -350,6 +355,11 @@ class TestFlag:
         is_it = (race.laps["driver_number"] == 7) & (race.laps["lap_number"] == 4)
         late = race.laps.assign(date_start=race.laps["date_start"].mask(is_it, race.laps["date_start"] + pd.Timedelta(seconds=9)))
         assert self.order(late, race.result) == [7, 8]
+
+    def test_rows_that_are_repeated_change_nothing(self, race: RaceAnswers) -> None:
+        laps, result = pd.concat([race.laps, race.laps]), pd.concat([race.result, race.result])
+        assert self.order(laps, result) == [7, 8]
+        assert lights_out(laps, changed(result, 7, duration=None), race.race_control) == START
 
     def test_nothing_is_said_where_a_car_lacks_its_last_laps(self, race: RaceAnswers) -> None:
         is_last = (race.laps["driver_number"] == 8) & (race.laps["lap_number"] == 4)
