@@ -6,10 +6,10 @@ from pathlib import Path
 from feature_repo.errors import BadUsageError
 from feature_repo.settings import Settings
 from pipelines.ingest.base import Source
+from pipelines.ingest.catalogue import source_names
 from pipelines.ingest.seasons import parse_rounds, parse_seasons
 
 SERVICES = ("fastf1", "jolpica", "openf1")
-SOURCES = ("simulator", "files", *SERVICES, "livetiming")
 
 
 def choose_source(
@@ -27,7 +27,7 @@ def choose_source(
 
     Args:
         settings: which home; services keep their responses in it.
-        name: one of `SOURCES`.
+        name: one of `catalogue.source_names()`.
         seasons: as written (`2018-2024`); of the simulator a number of seasons; live timing knows its own.
         paths: folders or files to read; for services, folders whose `f1db/races.csv` knows further courses.
         rounds: only these rounds (`5-8`), of services.
@@ -39,8 +39,8 @@ def choose_source(
         SeasonsError: seasons or rounds are not written as seasons or rounds.
         SourceMissingError: a path holds nothing of the source.
     """
-    if name not in SOURCES:
-        raise BadUsageError(f"--source: got {name!r}, expected one of {', '.join(SOURCES)}")
+    if name not in source_names():
+        raise BadUsageError(f"--source: got {name!r}, expected one of {', '.join(source_names())}")
     if name not in SERVICES and (rounds is not None or refresh):
         raise BadUsageError(f"--rounds and --refresh are for {', '.join(SERVICES)}; --source {name} reads what it is given")
     if name == "livetiming":

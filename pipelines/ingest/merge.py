@@ -92,7 +92,7 @@ def _merge_table(table: str, rule: Precedence, given: Mapping[str, pd.DataFrame]
         rows = pd.concat([frame[key] for frame in given.values()], ignore_index=True).drop_duplicates(ignore_index=True)
     else:
         rows = _by_race(given)[key]
-    index = pd.MultiIndex.from_frame(rows)
+    index = pd.MultiIndex.from_frame(rows) if len(key) > 1 else pd.Index(rows[key[0]])
     aligned = {name: frame.set_index(key).reindex(index) for name, frame in given.items()}
     base = [np.asarray(frame["source"].notna()) for frame in aligned.values()]
     # the source that gives the row: the first that has it
@@ -219,20 +219,20 @@ def _compare(table: str, rule: Precedence, newest: Mapping[str, pd.DataFrame], m
     names = list(newest)
     for number, name in enumerate(names):
         for other in names[number + 1 :]:
-            pair = newest[name].merge(newest[other], on=key, how="outer", suffixes=("", "_other"), indicator="_in")
-            shared = set(newest[name].get("race_id", ())) & set(newest[other].get("race_id", ()))
-            alone = pair["_in"] != "both"
-            if "race_id" in key:
-                alone &= pair["race_id"].isin(shared)
-            for side, source in (("left_only", name), ("right_only", other)):
-                rows = int((alone & (pair["_in"] == side)).sum())
-                if rows:
-                    merged.only_in[(table, source)] = max(merged.only_in.get((table, source), 0), rows)
-            both = pair[pair["_in"] == "both"]
+            both = newest[name].merge(newest[other], on=key, suffixes=("", "_other"))
+            _count_alone(table, name, newest[name], newest[other], len(both), merged)
+            _count_alone(table, other, newest[other], newest[name], len(both), merged)
             for column, tolerance in rule.tolerance.items():
                 order = [source for source in rule.of(column) if source in (name, other)]
                 if len(order) == 2:
                     _compare_column(table, key, column, tolerance, order, both, name, merged)
+
+
+def _count_alone(table: str, name: str, mine: pd.DataFrame, theirs: pd.DataFrame, shared: int, merged: Merged) -> None:
+    """Count rows that only `mine` has, in races that both sources tell of."""
+    rows = len(mine[mine["race_id"].isin(theirs["race_id"])]) if "race_id" in mine else len(mine)
+    if rows > shared:
+        merged.only_in[(table, name)] = max(merged.only_in.get((table, name), 0), rows - shared)
 
 
 def _compare_column(
@@ -266,7 +266,7 @@ def _compare_column(
                     "table": table,
                     "column": column,
                     "race_id": rows["race_id"].astype(str) if "race_id" in key else "",
-                    "key": [" ".join(map(str, row)) for row in rows[named].itertuples(index=False)],
+                    "key": [" ".join(map(str, row)) for row in rows[named].to_numpy().tolist()],
                     "source": order[0],
                     "value": first[differ].astype(str),
                     "other_source": order[1],

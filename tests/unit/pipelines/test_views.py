@@ -137,6 +137,7 @@ def test_ingest_shows_accounts_reasons_and_notes(capsys: pytest.CaptureFixture[s
         "skipped_up_to_date": False,
         "tables": {"laps": account},
         "quarantine_reasons": {"laps": {"lap 0": 1}},
+        "corrected": {"entries": 2},
         "notes": ["one race has no laps"],
     }
     views.show("ingest", report)
@@ -144,6 +145,7 @@ def test_ingest_shows_accounts_reasons_and_notes(capsys: pytest.CaptureFixture[s
     assert "lake from files" in said
     assert "quarantined: laps: 1 x lap 0" in said
     assert "note: one race has no laps" in said
+    assert "corrected: entries: 2 rows" in said
     views.show_step(StepOutcome("ingest", 1.25, 100.0, report))
     assert "0 races, 0 entries, 3 laps, 1 rows quarantined" in capsys.readouterr().out
 

@@ -1,0 +1,184 @@
+"""Several sources in one home: what each said is kept, the lake is their merge, rounds and pauses do not lose anything."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import pytest
+from source_views import said_by
+from strategies import small_lake
+
+from feature_repo.settings import Settings
+from feature_repo.visibility import latest_visible
+from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
+from pipelines.ingest import differences
+from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.kept import KeptSources
+from pipelines.ingest.run import ingest
+from pipelines.lake import Lake
+from pipelines.schemas import TABLES
+
+SEASON = 2022
+AT = pd.Timestamp("2026-01-01T00:00:00Z")
+Frames = dict[str, pd.DataFrame]
+
+
+class Told:
+    """A service that says what it was given; it may say a part only, pause or fail."""
+
+    is_simulated = False
+
+    def __init__(self, name: str, tables: Frames, *, rounds: Sequence[int] | None = None, then: Exception | None = None) -> None:
+        self.name = name
+        self.rounds = None if rounds is None else frozenset(rounds)
+        self.then = then
+        keep = self.rounds
+        self.tables = {
+            table: rows if keep is None or "round" not in rows else rows[rows["round"].isin(keep)].reset_index(drop=True)
+            for table, rows in tables.items()
+        }
+
+    def fingerprint(self) -> None:
+        return None
+
+    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
+        for table, rows in self.tables.items():
+            report.table(table).rows_read += len(rows)
+        yield SeasonTables(SEASON, self.tables, rounds=self.rounds)
+        if self.then is not None:
+            raise self.then
+
+
+@pytest.fixture(scope="module")
+def lake_frames() -> Frames:
+    return small_lake(3, seasons=(SEASON,), rounds=3)
+
+
+@pytest.fixture
+def files(lake_frames: Frames) -> Frames:
+    return {table: rows.assign(source="files") for table, rows in lake_frames.items() if len(rows)}
+
+
+@pytest.fixture
+def jolpica(lake_frames: Frames) -> Frames:
+    return said_by("jolpica", lake_frames, 11)
+
+
+def _contents(lake: Lake) -> Frames:
+    return {table: lake.read(table) for table in TABLES}
+
+
+def test_the_lake_does_not_depend_on_which_source_came_first(
+    files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hashes = []
+    for order in ((Told("files", files), Told("jolpica", jolpica)), (Told("jolpica", jolpica), Told("files", files))):
+        home = Settings(home=tmp_path_factory.mktemp("home"))
+        for source in order:
+            ingest(home, source, [SEASON], observed_at=AT)
+        hashes.append(Lake(home.lake_dir).hashes())
+    assert hashes[0] == hashes[1]
+    assert set(Lake(home.lake_dir).read("laps")["source"]) >= {"files"}
+    assert any("+" in names for names in Lake(home.lake_dir).read("entries")["source"])
+
+
+def test_what_a_source_said_is_not_touched_by_another(settings: Settings, files: Frames, jolpica: Frames) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    kept = KeptSources(settings)
+    before = kept.of("files").hashes()
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    assert kept.of("files").hashes() == before
+    assert kept.names(SEASON) == ["files", "jolpica"]
+
+
+def test_rounds_are_added_to_what_the_source_said_before(settings: Settings, files: Frames) -> None:
+    lake = Lake(settings.lake_dir)
+    ingest(settings, Told("jolpica", files, rounds=[1]), [SEASON], observed_at=AT)
+    assert set(lake.read("entries")["round"]) == {1}
+    report = ingest(settings, Told("jolpica", files, rounds=[2, 3]), [SEASON], observed_at=AT)
+    assert report.rounds == {SEASON: [2, 3]}
+    in_parts = _contents(lake)
+    ingest(settings, Told("jolpica", files), [SEASON], observed_at=AT)
+    for table, whole in _contents(lake).items():
+        pd.testing.assert_frame_equal(in_parts[table], whole)
+
+
+def test_a_pause_keeps_the_rounds_that_are_complete_and_says_when_to_go_on(settings: Settings, files: Frames) -> None:
+    later = pd.Timestamp("2026-01-01T01:00:00Z")
+    pause = SourcePausedError("jolpica: got 500 requests in this hour; go on at 2026-01-01T01:00:00Z", later)
+    with pytest.raises(
+        SourcePausedError, match=r"go on at 2026-01-01T01:00:00Z; in the lake already: 2022 rounds 1, 2"
+    ) as caught:
+        ingest(settings, Told("jolpica", files, rounds=[1, 2], then=pause), [SEASON], observed_at=AT)
+    assert caught.value.retry_at == later
+    assert set(Lake(settings.lake_dir).read("laps")["round"]) == {1, 2}
+    ingest(settings, Told("jolpica", files), [SEASON], observed_at=AT)
+    assert set(Lake(settings.lake_dir).read("laps")["round"]) == {1, 2, 3}
+
+
+def test_any_other_failure_leaves_everything_as_it_was(settings: Settings, files: Frames, jolpica: Frames) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    before = Lake(settings.lake_dir).hashes()
+    broken = SourceFormatError("https://service/2022/4.json", got="a page of HTML", expected="JSON")
+    with pytest.raises(SourceFormatError):
+        ingest(settings, Told("jolpica", jolpica, then=broken), [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == before
+    assert KeptSources(settings).names(SEASON) == ["files"]
+    assert not list(settings.home.rglob(".tmp-*"))
+
+
+def test_a_lake_written_before_sources_were_kept_is_taken_for_what_its_source_said(
+    settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    shutil.rmtree(settings.sources_dir)
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    other = Settings(home=tmp_path_factory.mktemp("other"))
+    for source in (Told("files", files), Told("jolpica", jolpica)):
+        ingest(other, source, [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
+
+
+def test_a_corrected_result_is_read_as_of_before_and_after(settings: Settings, files: Frames, jolpica: Frames) -> None:
+    """One source corrects itself; the other never told of it."""
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    lake = Lake(settings.lake_dir)
+    key = list(TABLES["entries"].key)
+    before = latest_visible(lake.read("entries"), key, AT)
+    again = {**jolpica, "entries": jolpica["entries"].copy()}
+    last = again["entries"].index[-1]
+    who = again["entries"].loc[last, key]
+    again["entries"].loc[last, ["status", "is_classified", "position"]] = ["Disqualified", False, None]
+    report = ingest(settings, Told("jolpica", again), [SEASON], observed_at=AT)
+    assert report.corrected == {"entries": 1}
+    versions = lake.read("entries")
+    assert len(versions) == len(before) + 1
+    mine = versions[(versions[key] == who).all(axis=1)]
+    assert mine["status"].tolist()[-1] == "Disqualified"
+    assert mine["created_timestamp"].tolist()[-1] == AT
+    moment = AT - pd.Timedelta(microseconds=1)
+    pd.testing.assert_frame_equal(
+        latest_visible(versions, key, moment).reset_index(drop=True), latest_visible(before, key, moment).reset_index(drop=True)
+    )
+    assert ingest(settings, Told("jolpica", again), [SEASON], observed_at=AT).corrected == {}
+    pd.testing.assert_frame_equal(lake.read("entries"), versions)
+
+
+def test_differences_are_reported_with_counts_and_rows(settings: Settings, files: Frames, jolpica: Frames) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    with pytest.raises(SourceMissingError, match="no season that more than one source told of"):
+        differences.read(settings)
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    found = differences.read(settings, [SEASON])
+    assert found.seasons == {SEASON: ["files", "jolpica"]}
+    grid = next(entry for entry in found.columns if (entry["table"], entry["column"]) == ("entries", "grid"))
+    assert (grid["believed"], grid["other"]) == ("files", "jolpica")
+    both = files["entries"].merge(jolpica["entries"], on=list(TABLES["entries"].key))
+    assert grid["compared"] == len(both)
+    assert grid["differ"] == int((both["grid_x"] != both["grid_y"]).sum()) > 0
+    assert len(found.rows) == sum(entry["differ"] for entry in found.columns)
+    row = found.rows[(found.rows["column"] == "grid")].iloc[0]
+    assert int(row["other_value"]) == int(row["value"]) + 1
+    with pytest.raises(SourceMissingError):
+        differences.read(settings, [SEASON + 1])
