@@ -77,6 +77,7 @@ class FastF1Source:
         refresh: bool = False,
         paths: Sequence[Path] = (),
         sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Take what to ask for; nothing is asked yet.
 
@@ -86,12 +87,13 @@ class FastF1Source:
             refresh: confirm or download again what is kept.
             paths: folders whose `f1db/races.csv` know courses that our own table does not.
             sleep: called with seconds between two tries.
+            clock: epoch seconds, to tell races that are still to be held.
         """
         self._settings = settings
         self._rounds = None if rounds is None else sorted(set(rounds))
         self._refresh = refresh
         self._paths = list(paths)
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
 
     def fingerprint(self) -> None:
         """Not known before the services are asked."""
@@ -165,7 +167,7 @@ class FastF1Source:
         if pd.isna(start) or (pd.notna(official) and abs(start - official) > _SAME_RACE):
             self._leave_out(read, round_, f"{where}: FastF1's schedule has it on {start}, Jolpica on {official}", sieve)
             return
-        if start > pd.Timestamp.now("UTC"):
+        if start.timestamp() > self._clock():
             sieve.report.note(f"fastf1: {where}: to be held on {start:%Y-%m-%d}; not ingested")
             return
         ergast = Ergast(result_type="raw", auto_cast=False)
@@ -231,7 +233,9 @@ class FastF1Source:
             except (IncompleteError, ErgastError, requests.RequestException, LookupError, TypeError, ValueError) as error:
                 if not isinstance(error, IncompleteError | requests.RequestException):
                     forget_answers(watch.heard)  # they are not what they should be
-                happened = str(error) if isinstance(error, IncompleteError) else f"{type(error).__name__}: {error}"
+                happened = " ".join(str(error).split())
+                if not isinstance(error, IncompleteError):
+                    happened = f"{type(error).__name__}: {happened}"
                 if attempt == TRIES:
                     raise SourcePausedError(
                         f"fastf1: {what}: got {happened} (tried {TRIES} times), expected an answer; {KEPT}"

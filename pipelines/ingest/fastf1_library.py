@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -117,6 +116,27 @@ class _OverProcesses:
             raise LimitReachedError(str(error), error.retry_at or _retry_at(None)) from error
 
 
+class _Requests:
+    """Requests of FastF1's session, sent as it does not: never waiting for ever, none after a limit was reached."""
+
+    def __init__(self, plain: Callable[..., Any], watch: Watch, *, refresh: bool) -> None:
+        self.plain, self.watch, self.refresh = plain, watch, refresh
+        self.refreshed: set[str] = set()
+
+    def request(self, method: str, url: str, **options: Any) -> Any:
+        """As `requests.Session.request`.
+
+        Raises:
+            LimitReachedError: the limit that was reached before, in case FastF1 swallowed it.
+        """
+        if self.watch.limit is not None:
+            raise self.watch.limit
+        again = f"{url} {options.get('params')}"
+        is_new = self.refresh and again not in self.refreshed  # what is asked for twice in a run is fresh the second time
+        self.refreshed.add(again)
+        return self.plain(method, url, **{"timeout": TIMEOUT_S, "force_refresh": is_new, **options})
+
+
 @contextmanager
 def fastf1_log() -> Iterator[Watch]:
     """FastF1's log goes to ours instead of the terminal; yields what collects the errors it swallows."""
@@ -163,10 +183,9 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
             cache.configure(cache_dir=str(folder))
             cache._FORCE_RENEW = refresh
             http = cache._requests_session_cached
-            http.settings.always_revalidate = refresh
             http.settings.allowable_codes = (200, 404)  # a topic that was not published then is not looked for each time
             http.hooks["response"].append(watch.hear)
-            http.request = partial(_request, http.request)
+            http.request = _Requests(http.request, watch, refresh=refresh).request
             session._RATE_LIMITS = {
                 pattern: [_OverProcesses(_pace(pattern.pattern, folder)), *limiters]
                 for pattern, limiters in session._RATE_LIMITS.items()
@@ -178,11 +197,6 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
                 setattr(owner, name, value)
             if opened is not None and opened is not cache._requests_session_cached:
                 opened.close()
-
-
-def _request(plain: Callable[..., Any], method: str, url: str, **options: Any) -> Any:
-    """A request that does not wait for ever, as FastF1's for timing data would."""
-    return plain(method, url, **{"timeout": TIMEOUT_S, **options})
 
 
 def when_again(error: RateLimitExceededError) -> pd.Timestamp:

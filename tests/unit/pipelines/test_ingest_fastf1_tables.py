@@ -15,6 +15,7 @@ from feature_repo.settings import Settings
 from pipelines.ingest import conditions, timing
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.fastf1_library import fastf1_library, fastf1_log, when_again
+from pipelines.ingest.fastf1_session import IncompleteError, load_race
 from pipelines.ingest.fastf1_tables import (
     RawFrames,
     control_rows,
@@ -236,3 +237,29 @@ def test_the_window_of_fastf1s_own_limit_opens_when_its_oldest_call_is_an_hour_o
     limiter.limit()
     unknown = when_again(RateLimitExceededError("another service"))
     assert abs(unknown - now - pd.Timedelta(hours=1)) < pd.Timedelta(minutes=1)
+
+
+class Loaded:
+    """A session that FastF1 has loaded, as far as it could."""
+
+    f1_api_support = True
+    api_path = "/static/2030/meeting/race/"
+
+    def __init__(self, last_lap: int) -> None:
+        self.laps = self._laps = pd.DataFrame({"LapNumber": [float(lap) for lap in range(1, last_lap + 1)]})
+
+    def load(self, **_: bool) -> None:
+        """Nothing is left to load."""
+
+
+@pytest.mark.parametrize("last_lap", [0, 30, 44])
+def test_timing_that_is_cut_off_is_dropped_and_asked_for_again(settings: Settings, last_lap: int) -> None:
+    with fastf1_library(settings) as watch:
+        parsed = settings.cache_dir / "fastf1" / "2030" / "meeting" / "race" / "_extended_timing_data.ff1pkl"
+        parsed.parent.mkdir(parents=True)
+        parsed.touch()
+        with pytest.raises(IncompleteError, match=f"timing of {last_lap} laps of 50"):
+            load_race(Loaded(last_lap), watch, winner_laps=50)
+        assert not parsed.exists()
+        # the end of one real race is missing in the archive: three laps of 71
+        assert load_race(Loaded(68), watch, winner_laps=71) is None
