@@ -90,7 +90,7 @@ _RACE = {
 _STAMPS = {
     EVENT: Col("time", "when the row became true"),
     CREATED: Col("time", "when the row became known"),
-    "source": Col("str", "what wrote the row: files, simulator"),
+    "source": Col("str", "who gave the row: a source, or several joined by `+`"),
 }
 _DRIVER = {"driver_id": Col("str", "Ergast/Jolpica driverRef", ref=True)}
 _CONSTRUCTOR = {"constructor_id": Col("str", "Ergast/Jolpica constructorRef", ref=True)}

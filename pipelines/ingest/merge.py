@@ -220,8 +220,9 @@ def _compare(table: str, rule: Precedence, newest: Mapping[str, pd.DataFrame], m
     for number, name in enumerate(names):
         for other in names[number + 1 :]:
             both = newest[name].merge(newest[other], on=key, suffixes=("", "_other"))
-            _count_alone(table, name, newest[name], newest[other], len(both), merged)
-            _count_alone(table, other, newest[other], newest[name], len(both), merged)
+            if rule.rows == "race" and rule.tolerance:  # keys that two sources can share
+                _count_alone(table, name, newest[name], newest[other], len(both), merged)
+                _count_alone(table, other, newest[other], newest[name], len(both), merged)
             for column, tolerance in rule.tolerance.items():
                 order = [source for source in rule.of(column) if source in (name, other)]
                 if len(order) == 2:
@@ -230,7 +231,7 @@ def _compare(table: str, rule: Precedence, newest: Mapping[str, pd.DataFrame], m
 
 def _count_alone(table: str, name: str, mine: pd.DataFrame, theirs: pd.DataFrame, shared: int, merged: Merged) -> None:
     """Count rows that only `mine` has, in races that both sources tell of."""
-    rows = len(mine[mine["race_id"].isin(theirs["race_id"])]) if "race_id" in mine else len(mine)
+    rows = int(mine["race_id"].isin(theirs["race_id"]).sum())
     if rows > shared:
         merged.only_in[(table, name)] = max(merged.only_in.get((table, name), 0), rows - shared)
 

@@ -14,8 +14,8 @@ TIMING = ("fastf1", "files", "livetiming", "openf1", "jolpica")
 OFFICIAL = ("jolpica", "files", "fastf1", "openf1")
 # Only files know f1db, which tells a start from the pit lane from a place at the end of the grid.
 GRID = ("files", "jolpica", "fastf1", "openf1")
-# The feed has sectors, tyres and speeds; the official chart has times and places alone, to the same millisecond.
-LAP_TIME = ("fastf1", "files", "livetiming", "jolpica", "openf1")
+# The official chart has times and places alone, and the time of lap 1 and of laps behind the safety car that the feed lacks.
+LAP_TIME = ("jolpica", "fastf1", "files", "livetiming", "openf1")
 
 Rows = Literal["union", "race"]
 
@@ -47,7 +47,9 @@ class Precedence:
 _STAMPS = dict.fromkeys(("event_timestamp", "created_timestamp"), TIMING)
 _MS = 0.001
 _RACE_COLUMNS = {
-    "race_end": TIMING,
+    # laps count from the start that their source goes by: start, laps and flag are of one source, right or wrong together
+    **dict.fromkeys(("race_start", "race_end"), TIMING),
+    **_STAMPS,
     **dict.fromkeys(("course_length_km", "turns", "circuit_type", "direction", "scheduled_laps"), GRID),
 }
 PRECEDENCE: dict[str, Precedence] = {
@@ -62,7 +64,7 @@ PRECEDENCE: dict[str, Precedence] = {
     "constructors": Precedence(OFFICIAL, "union"),
     "entries": Precedence(
         OFFICIAL,
-        columns={"grid": GRID, "is_pit_lane_start": GRID, **_STAMPS},
+        columns={"grid": GRID, "is_pit_lane_start": GRID, "grid_timestamp": TIMING, **_STAMPS},
         tolerance={
             "constructor_id": 0,
             "grid": 0,
@@ -80,7 +82,7 @@ PRECEDENCE: dict[str, Precedence] = {
     "constructor_standings": Precedence(OFFICIAL, tolerance={"position": 0, "points": 0}),
     "laps": Precedence(
         TIMING,
-        columns={"lap_time_s": LAP_TIME, "position": LAP_TIME},
+        columns={"lap_time_s": LAP_TIME},
         tolerance={
             "lap_time_s": _MS,
             **dict.fromkeys(("sector1_s", "sector2_s", "sector3_s"), _MS),
