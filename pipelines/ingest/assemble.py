@@ -36,7 +36,8 @@ class RawSeason:
         qualifying: `entries.QUALIFYING_CONTENT` (`entries.QUALIFYING_RULES`).
         laps: the right-hand names of `timing.LAP_COLUMNS` and `LAP_OPTIONAL`, session clock; optionally `Team`, as the timing
             feed names teams (`timing.LAP_RULES`).
-        stints: the right-hand names of `timing.STINT_COLUMNS` (`timing.STINT_RULES`); none: derived from laps.
+        stints: the right-hand names of `timing.STINT_COLUMNS` (`timing.STINT_RULES`); optionally `known`, session clock at which the
+            source counted the last lap, null where not known; none: derived from laps.
         pit_stops: the right-hand names of `timing.PIT_COLUMNS`, session clock (`timing.PIT_RULES`); none: derived from laps.
         weather: the right-hand names of `conditions.WEATHER_COLUMNS` and `round`, session clock (`conditions.WEATHER_RULES`).
         track_status: as weather, of `conditions.STATUS_COLUMNS` (`conditions.STATUS_RULES`).
@@ -116,7 +117,7 @@ def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | 
             results, races, flags, qualifying, _or_none(raw.pit_lane, ["season", "round"], ["code", "f1db_grid"]), sieve
         ),
         "laps": laps,
-        "stints": timing.make_stints(stints, laps, flags),
+        "stints": timing.make_stints(stints, laps, flags, clock),
         "pit_stops": timing.make_pit_stops(stops, clock, flags),
     }
     if len(raw.qualifying):

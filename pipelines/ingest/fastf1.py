@@ -3,6 +3,9 @@
 A race is taken when all of it is there: FastF1 turns most failures into missing data, so what it swallowed is looked at after
 every race, and tried again or waited for. A race costs about 12 requests; FastF1 allows itself 200 an hour of Jolpica (three a
 race) and 500 an hour of all services, so a season of 24 races takes the better part of an hour's.
+
+FastF1 sends the archive a Formula 1 account's token where `F1_USERNAME` and `F1_PASSWORD` are set or it is signed in already;
+nobody is ever asked for a password here.
 """
 
 import logging
@@ -12,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fastf1
 import pandas as pd
 import requests
 from fastf1.ergast import Ergast
@@ -31,6 +33,7 @@ from pipelines.ingest.fastf1_session import (
     load_race,
     page_of,
     reveal,
+    schedule_of,
     session_starts,
 )
 from pipelines.ingest.fastf1_tables import LIVE_TABLES, RawFrames
@@ -114,7 +117,7 @@ class FastF1Source:
                 yield from self._read_season(season, asked, sieve, watch)
 
     def _read_season(self, season: int, asked: list[int], sieve: Sieve, watch: Watch) -> Iterator[SeasonTables]:
-        events = self._ask(watch, f"schedule of {season}", lambda: fastf1.get_event_schedule(season, include_testing=False))
+        events = self._ask(watch, f"schedule of {season}", lambda: schedule_of(season, watch))
         ergast = Ergast(result_type="raw", auto_cast=False, limit=100)
         page = self._ask(watch, f"calendar of {season}", lambda: page_of(ergast.get_race_schedule(season), f"{season}.json"))
         calendar = jolpica_tables.schedule([page])

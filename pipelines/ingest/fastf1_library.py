@@ -5,6 +5,7 @@ here: what it swallowed is collected, and a service that says "too many requests
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ import fastf1.events
 import fastf1.req
 import pandas as pd
 from fastf1.exceptions import RateLimitExceededError
+from fastf1.internals.f1account import LIVETIMING_URL, token_manager
+from requests.adapters import HTTPAdapter
 
 from feature_repo.settings import Settings
 from pipelines.errors import SourcePausedError
@@ -28,6 +31,7 @@ from pipelines.ingest.http_limits import Limits, Pace
 logger = logging.getLogger(__name__)
 
 KEPT = "run the same command again, what was fetched is kept"
+ACCOUNT = ("F1_USERNAME", "F1_PASSWORD")  # of the Formula 1 account that the archive may want, as FastF1 reads them
 TIMEOUT_S = 30.0
 FULL_WINDOW_S = 3600.0  # where nobody says when to ask again: the hour that the limits count
 _HOURLY = {"jolpi": 200, "": 500}  # FastF1's own hard limits, here kept over processes and restarts
@@ -87,14 +91,15 @@ class Watch:
 class _ToOurLog(logging.Handler):
     """FastF1's log lines at our levels; errors that come with them are kept in `watch`."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, expected: Sequence[str]) -> None:
         super().__init__(logging.DEBUG)
-        self.watch = watch
+        self.watch, self.expected = watch, tuple(expected)
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
             self.watch.swallowed.append(record.exc_info[1])
-        level = logging.WARNING if record.levelno >= logging.WARNING else logging.DEBUG
+        is_news = record.levelno >= logging.WARNING and not record.getMessage().startswith(self.expected)
+        level = logging.WARNING if is_news else logging.DEBUG
         logger.log(level, "fastf1_says module=%s message=%r", record.module, record.getMessage())
 
 
@@ -138,11 +143,15 @@ class _Requests:
 
 
 @contextmanager
-def fastf1_log() -> Iterator[Watch]:
-    """FastF1's log goes to ours instead of the terminal; yields what collects the errors it swallows."""
+def fastf1_log(expected: Sequence[str] = ()) -> Iterator[Watch]:
+    """FastF1's log goes to ours instead of the terminal; yields what collects the errors it swallows.
+
+    Args:
+        expected: beginnings of warnings that are no news.
+    """
     root, watch = logging.getLogger("fastf1"), Watch()
     before = (list(root.handlers), root.propagate)
-    root.handlers[:], root.propagate = [_ToOurLog(watch)], False
+    root.handlers[:], root.propagate = [_ToOurLog(watch, expected)], False
     try:
         yield watch
     finally:
@@ -185,6 +194,8 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
             http = cache._requests_session_cached
             http.settings.allowable_codes = (200, 404)  # a topic that was not published then is not looked for each time
             http.hooks["response"].append(watch.hear)
+            if not _is_signed_in():  # FastF1 would ask at the terminal, before each request
+                http.mount(LIVETIMING_URL, HTTPAdapter())
             http.request = _Requests(http.request, watch, refresh=refresh).request
             session._RATE_LIMITS = {
                 pattern: [_OverProcesses(_pace(pattern.pattern, folder)), *limiters]
@@ -197,6 +208,12 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
                 setattr(owner, name, value)
             if opened is not None and opened is not cache._requests_session_cached:
                 opened.close()
+
+
+def _is_signed_in() -> bool:
+    """FastF1 can send a Formula 1 account's token to the archive without asking anybody for a password."""
+    token = token_manager.get_stored()
+    return all(os.environ.get(name) for name in ACCOUNT) or (token is not None and token.is_valid())
 
 
 def when_again(error: RateLimitExceededError) -> pd.Timestamp:

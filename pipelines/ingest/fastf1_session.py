@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import fastf1
 import pandas as pd
 import requests
 from fastf1.core import Session
 from fastf1.exceptions import RateLimitExceededError
 
 from pipelines.ingest import fastf1_tables
-from pipelines.ingest.fastf1_library import Watch, forget_session
+from pipelines.ingest.fastf1_library import ACCOUNT, Watch, forget_session
 from pipelines.ingest.jolpica_pages import Page
 
 MIN_LAPS_SHARE = 0.9
@@ -38,7 +39,7 @@ def load_race(session: Session, watch: Watch, winner_laps: float) -> str | None:
     status = next((status for path, status in watch.refused.items() if path.endswith("/TimingData.jsonStream")), None)
     if status is not None or not session.f1_api_support:
         forget_session(session.api_path)  # it may be published any time
-        denied = "; sign in with F1_USERNAME and F1_PASSWORD if the archive wants an account" if status in (401, 403) else ""
+        denied = f"; if the archive wants an account, set {' and '.join(ACCOUNT)}" if status in (401, 403) else ""
         return f"the live timing archive has no timing of it (HTTP {status}){denied}"
     forget_session(session.api_path)
     reasons = "; ".join(f"{type(error).__name__}: {error}" for error in watch.swallowed[:3]) or "FastF1 gives no reason"
@@ -88,6 +89,19 @@ def page_of(answer: Any, name: str) -> Page:
     if not answer.is_complete:
         raise IncompleteError(f"{name}: a page that does not hold all of {answer.total_results} rows")
     return Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
+
+
+def schedule_of(season: int, watch: Watch) -> Any:
+    """FastF1's schedule of a season without tests: its own, or else F1's or Jolpica's, whichever answers first.
+
+    Raises:
+        RateLimitExceededError: a limit was reached.
+        ValueError: none answers.
+    """
+    events = fastf1.get_event_schedule(season, include_testing=False)
+    if watch.limit is None:
+        watch.forget()  # what failed has been made up for
+    return events
 
 
 def session_starts(events: Any) -> pd.DataFrame:

@@ -219,17 +219,20 @@ def make_laps(raw: pd.DataFrame, clock: SessionClock) -> pd.DataFrame:
     )
 
 
-def make_stints(raw: pd.DataFrame, laps: pd.DataFrame, flags: Mapping[int, pd.Timestamp]) -> pd.DataFrame:
+def make_stints(raw: pd.DataFrame, laps: pd.DataFrame, flags: Mapping[int, pd.Timestamp], clock: SessionClock) -> pd.DataFrame:
     """Canonical stints (without race_id and source); a stint is known when its last lap ends.
 
     Args:
-        raw: identified raw stints of one season.
+        raw: identified raw stints of one season; `known`, if it has that, is taken where the last lap is not among the laps.
         laps: canonical laps of the season.
-        flags: round -> instant of the flag, for a stint whose last lap is not among the laps.
+        flags: round -> instant of the flag, for a stint of which nothing else says when it ended.
+        clock: of the season.
     """
     ends = laps[["round", "driver_id", "lap", "event_timestamp"]].rename(columns={"lap": "end_lap"})
     joined = raw.merge(ends, how="left", on=["round", "driver_id", "end_lap"])
     at_flag = pd.to_datetime(joined["round"].map(flags), utc=True).dt.as_unit("us")
+    if "known" in joined:
+        joined["event_timestamp"] = joined["event_timestamp"].fillna(clock.utc(joined["round"], joined["known"]))
     joined["event_timestamp"] = joined["event_timestamp"].fillna(at_flag)
     joined["created_timestamp"] = joined["event_timestamp"]
     joined["compound"] = _named_compound(joined["compound"])

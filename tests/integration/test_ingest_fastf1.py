@@ -327,12 +327,16 @@ def test_a_cancelled_race_is_noted(read: Read, server: ReplayServer) -> None:
     assert report.notes == ["fastf1: season 2018 round 5: there are no results: cancelled, or not published yet; not ingested"]
 
 
-def test_without_fastf1s_schedule_its_fallbacks_are_used(read: Read, server: ReplayServer) -> None:
-    server.on("/schedule_2018.json", html_page(404))
+@pytest.mark.parametrize("fault", [html_page(404), server_error(), reset()], ids=["404", "503", "reset"])
+def test_without_fastf1s_schedule_its_fallbacks_are_used(
+    read: Read, server: ReplayServer, slept: list[float], fault: Response
+) -> None:
+    server.on("/schedule_2018.json", fault)
     server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
     with pytest.raises(SourceMissingError):
         read(2018, rounds=[5])
-    assert [path for path in server.paths() if "Index.json" in path or path == f"{ERGAST}/2018.json"]
+    assert f"{ERGAST}/2018.json" in server.paths()
+    assert slept == []
 
 
 @pytest.mark.parametrize(

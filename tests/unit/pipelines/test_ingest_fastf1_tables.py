@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastf1.exceptions import RateLimitExceededError
+from fastf1.internals.f1account import LivetimingAuthAdapter, token_manager
 
 from feature_repo.settings import Settings
 from pipelines.ingest import conditions, timing
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fastf1_library import fastf1_library, fastf1_log, when_again
+from pipelines.ingest.fastf1_library import ACCOUNT, fastf1_library, fastf1_log, when_again
 from pipelines.ingest.fastf1_session import IncompleteError, load_race
 from pipelines.ingest.fastf1_tables import (
     RawFrames,
@@ -90,7 +91,8 @@ def test_race_control_has_numbers_instants_and_the_session_clock_where_known() -
 
 
 def tyres(*messages: tuple[str, int, str | None, float | None, float | None]) -> pd.DataFrame:
-    return pd.DataFrame(list(messages), columns=["Driver", "Stint", "Compound", "StartLaps", "TotalLaps"])
+    frame = pd.DataFrame(list(messages), columns=["Driver", "Stint", "Compound", "StartLaps", "TotalLaps"])
+    return frame.assign(Time=seconds(*(100.0 * number for number in range(len(frame)))))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,19 @@ def test_stints_follow_from_tyre_messages(
     found = list(stints[["code", "stint", "compound", "start_lap", "end_lap"]].itertuples(index=False, name=None))
     assert sorted(found) == sorted(expected)
     assert (stints["length_laps"] == stints["end_lap"] - stints["start_lap"] + 1).all()
+
+
+def test_a_stint_is_known_when_its_last_lap_was_counted_first() -> None:
+    counts = tyres(("1", 0, "SOFT", 0, 0), ("1", 0, None, None, 1), ("1", 0, None, None, 2), ("1", 0, "SOFT", None, 2))
+    stints = stints_of_tyres(counts, {"1": "AAA"}, 2030, 3, "f")
+    assert stints["known"].tolist() == [200.0]
+    clock = timing.SessionClock({3: START}, {3: 60.0})
+    flags = {3: START + pd.Timedelta(hours=2)}
+    no_end = pd.DataFrame({"round": [3.0], "driver_id": ["alpha"], "lap": [1.0], "event_timestamp": [START]})
+    made = timing.make_stints(stints.assign(driver_id="alpha"), no_end, flags, clock)
+    assert made["event_timestamp"].tolist() == [START + pd.Timedelta(seconds=140)]
+    made = timing.make_stints(stints.assign(driver_id="alpha", known=np.nan), no_end, flags, clock)
+    assert made["event_timestamp"].tolist() == [flags[3]]
 
 
 def test_stints_of_laps_begin_on_lap_one() -> None:
@@ -207,6 +222,16 @@ def test_fastf1_is_as_it_was_after_use(settings: Settings) -> None:
     assert state() == before
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+def test_nobody_is_asked_for_a_password(settings: Settings, monkeypatch: pytest.MonkeyPatch, is_given: bool) -> None:
+    monkeypatch.setattr(token_manager, "get_stored", lambda: None)
+    for name in ACCOUNT:
+        monkeypatch.setenv(name, "someone" if is_given else "")
+    with fastf1_library(settings):
+        adapter = fastf1.req.Cache._requests_session_cached.get_adapter(settings.livetiming_url + "/static/")
+        assert isinstance(adapter, LivetimingAuthAdapter) == is_given
+
+
 def test_what_fastf1_says_is_logged_here_and_what_it_swallows_is_collected(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,12 +239,13 @@ def test_what_fastf1_says_is_logged_here_and_what_it_swallows_is_collected(
     def fail() -> None:
         raise OSError("no route")
 
-    with caplog.at_level("DEBUG", "pipelines"), fastf1_log() as watch:
+    with caplog.at_level("DEBUG", "pipelines"), fastf1_log(["As always"]) as watch:
         fail()
+        fastf1.logger.get_logger("test").warning("As always, nothing.")
         fastf1.logger.get_logger("test").info("Loading ...")
     assert [str(error) for error in watch.swallowed] == ["no route"]
     assert [(record.levelname, record.name) for record in caplog.records] == [
-        (level, "pipelines.ingest.fastf1_library") for level in ("WARNING", "DEBUG", "DEBUG")
+        (level, "pipelines.ingest.fastf1_library") for level in ("WARNING", "DEBUG", "DEBUG", "DEBUG")
     ]
     said = capfd.readouterr()
     assert "Failed to load" not in said.out + said.err
