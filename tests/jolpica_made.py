@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +37,29 @@ def laps_from_fastf1(shared: Path) -> Handler:
     Lap 1 counts from the feed's lights out, which is 0.1 to 0.4 s before the official one (11 races of 2018-2023); the other
     times and all places are the official ones wherever both were recorded. Serve it after `recorded_jolpica`.
     """
-    seasons: dict[int, dict[int, dict[str, Any]]] = {}
 
     def answer(request: Request) -> Response | None:
         match = re.fullmatch(r"(\d{4})/(\d{1,2})/laps", endpoint(request.path))
         if match is None:
             return None
-        season = int(match[1])
-        if season not in seasons:
-            seasons[season] = _charts(shared, season)
-        found = seasons[season].get(int(match[2]))
-        return None if found is None else Response(body=page(found, *window(request.params)))
+        season, round_ = match.groups()
+        timings = _charts(shared, int(season)).get(int(round_), [])
+        limit, offset = window(request.params)
+        laps: list[dict[str, Any]] = []
+        for lap, timing in timings[offset : offset + limit]:
+            if not laps or laps[-1]["number"] != lap:
+                laps.append({"number": lap, "Timings": []})
+            laps[-1]["Timings"].append(timing)
+        races = [{"season": season, "round": round_, "Laps": laps}] if laps else []
+        said = {"limit": f"{limit}", "offset": f"{offset}", "total": f"{len(timings)}"}
+        return Response(body={"MRData": {**said, "RaceTable": {"season": season, "round": round_, "Races": races}}})
 
     return answer
 
 
-def _charts(shared: Path, season: int) -> dict[int, dict[str, Any]]:
-    """Round -> document with all its laps."""
+@cache
+def _charts(shared: Path, season: int) -> dict[int, list[tuple[str, dict[str, str]]]]:
+    """Round -> (lap, timing) of every car and lap, in order."""
     laps = pd.read_parquet(shared / "fastf1" / f"laps_{season}.parquet", columns=_COLUMNS)
     laps[_CLOCKS] = laps[_CLOCKS].apply(lambda column: column.dt.total_seconds())
     laps = laps.sort_values(["RoundNumber", "Driver", "LapNumber"])
@@ -60,21 +67,14 @@ def _charts(shared: Path, season: int) -> dict[int, dict[str, Any]]:
     began = laps.groupby(["RoundNumber", "Driver"])["Time"].shift().fillna(laps["RoundNumber"].map(lights_out))
     laps["took"] = (laps["Time"] - began).round(3)
     laps["driver_id"] = laps["Driver"].map(_driver_ids(shared, season))
-    charts = {}
     # a lap without a place was not finished
-    for round_, race in laps[laps["Position"].notna()].groupby("RoundNumber"):
-        chart = [
-            {
-                "number": f"{lap:.0f}",
-                "Timings": [
-                    {"driverId": row.driver_id, "position": f"{row.Position:.0f}", "time": _clock(row.took)}
-                    for row in rows.sort_values("Position").itertuples()
-                ],
-            }
-            for lap, rows in race.groupby("LapNumber")
-        ]
-        races = [{"season": f"{season}", "round": f"{round_}", "Laps": chart}]
-        charts[int(round_)] = {"MRData": {"total": f"{len(race)}", "RaceTable": {"season": f"{season}", "Races": races}}}
+    finished = laps[laps["Position"].notna()].sort_values(["RoundNumber", "LapNumber", "Position"])
+    charts: dict[int, list[tuple[str, dict[str, str]]]] = {}
+    for round_, lap, driver, place, took in zip(
+        *(finished[name] for name in ("RoundNumber", "LapNumber", "driver_id", "Position", "took")), strict=True
+    ):
+        timing = {"driverId": driver, "position": f"{place:.0f}", "time": _clock(took)}
+        charts.setdefault(int(round_), []).append((f"{lap:.0f}", timing))
     return charts
 
 

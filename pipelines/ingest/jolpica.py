@@ -167,7 +167,7 @@ class JolpicaSource:
     def _race_documents(self, season: int, round_: int, documents: SeasonDocuments) -> RaceDocuments:
         started = time.perf_counter()
         requests = self._client.requests
-        start = documents.calendar.set_index("round")["race_start"][round_]
+        start = documents.calendar.loc[documents.calendar["round"] == round_, "race_start"].iloc[0]
         age = self._race_age_s(season, start)
 
         def pages(document: str, *, exists: bool = True) -> list[Page]:

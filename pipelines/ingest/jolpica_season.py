@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.ingest import circuits, entries, lap_chart, standings
+from pipelines.ingest import circuits, entries, fallbacks, lap_chart, standings
 from pipelines.ingest.assemble import RawSeason
 from pipelines.ingest.sieve import Rule, Sieve
 
@@ -71,7 +71,8 @@ def raw_season(
     Args:
         documents: the season's.
         races: round -> documents, of the races that are complete.
-        paths: folders whose `f1db/races.csv` know courses that our own table does not.
+        paths: folders whose `f1db/races.csv` know courses that our own table does not, and start times, which the service has
+            from 2005 on.
         sieve: keeps the books.
         is_whole: all races held are complete, so that those without results were not held and are accounted for.
     Raises:
@@ -85,7 +86,8 @@ def raw_season(
         frames = [frame for race in races.values() if len(frame := getattr(race, name))]
         return pd.concat(frames, ignore_index=True) if frames else getattr(next(iter(races.values())), name)
 
-    calendar = entries.with_times(documents.calendar if is_whole else of_complete(documents.calendar), [])
+    times = [fallbacks.read_f1db_times(path) for path in paths]
+    calendar = entries.with_times(documents.calendar if is_whole else of_complete(documents.calendar), times)
     results = _checked("entries", of_complete(documents.results), sieve)
     held = entries.held_races(_checked("races", calendar, sieve), results, sieve)
     laps, pit_stops = lap_chart.read_chart(

@@ -25,7 +25,7 @@ LAP_CONTENT = [*CHART_KEY, "lap_time_s", "position"]
 STOP_CONTENT = [*CHART_KEY, "time_of_day_s", "duration_s"]
 _CAR = ["round", "driver_id"]
 _DAY_S = 86_400.0
-_WAITED_S = 120.0
+_WAITED_S = 120.0  # a stop of this length waits for a red flag to end
 _LINE_S = 5.0  # a pit entry at most so much after the line is the rounding of the time of day: it is put on the line
 _UNKNOWN_NUMBERS = (
     *("sector1_s", "sector2_s", "sector3_s"),
