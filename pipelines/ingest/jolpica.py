@@ -62,13 +62,14 @@ class JolpicaSource:
             rounds: rounds of every season; None: all.
             refresh: ask again for what is kept.
             paths: folders whose `f1db/races.csv` know courses that our own table does not.
-            client: another client than one with the service's published limits.
+            client: another client than one with the service's published limits; whoever made it closes it.
             clock: epoch seconds, for the age of what is kept.
         """
         self._base_url = settings.jolpica_url.rstrip("/")
         self._client = client or PoliteClient(
             self.name, self._base_url, settings.cache_dir / self.name, limits(self.name), refresh=refresh
         )
+        self._is_own_client = client is None
         self._rounds = None if rounds is None else sorted(set(rounds))
         self._paths = list(paths)
         self._clock = clock
@@ -78,11 +79,15 @@ class JolpicaSource:
         return
 
     def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
-        """Yield the seasons asked for, ascending; see `Source.read`."""
+        """Yield the seasons asked for, ascending; see `Source.read`. A source is read once."""
         asked = sorted(set(seasons))
         sieve = Sieve(report, asked)
-        for season in asked:
-            yield from self._read_season(season, asked, sieve)
+        try:
+            for season in asked:
+                yield from self._read_season(season, asked, sieve)
+        finally:
+            if self._is_own_client:
+                self._client.close()
 
     def _read_season(self, season: int, asked: list[int], sieve: Sieve) -> Iterator[SeasonTables]:
         documents = self._season_documents(season, asked, sieve.report)

@@ -86,7 +86,19 @@ def a_source(server: ReplayServer, home: Path, clock: Clock | None = None, **opt
         sleep=clock.sleep,
         clock=clock,
     )
+    _open_clients.append(client)
     return JolpicaSource(settings, client=client, clock=clock, **options)
+
+
+_open_clients: list[PoliteClient] = []
+
+
+@pytest.fixture(autouse=True)
+def no_client_stays_open() -> Iterator[None]:
+    """Close the clients that a test and its fixtures made."""
+    yield
+    while _open_clients:
+        _open_clients.pop().close()
 
 
 def read(source: JolpicaSource, *seasons: int) -> tuple[list[SeasonTables], IngestReport]:
