@@ -36,8 +36,8 @@ class RawSeason:
         qualifying: `entries.QUALIFYING_CONTENT` (`entries.QUALIFYING_RULES`).
         laps: the right-hand names of `timing.LAP_COLUMNS` and `LAP_OPTIONAL`, session clock; optionally `Team`, as the timing
             feed names teams (`timing.LAP_RULES`).
-        stints: the right-hand names of `timing.STINT_COLUMNS` (`timing.STINT_RULES`); optionally `known`, session clock at which the
-            source counted the last lap, null where not known; none: derived from laps.
+        stints: the right-hand names of `timing.STINT_COLUMNS` (`timing.STINT_RULES`); optionally `known`, session clock at which
+            the source counted the last lap, null where not known; none: derived from laps.
         pit_stops: the right-hand names of `timing.PIT_COLUMNS`, session clock (`timing.PIT_RULES`); none: derived from laps.
         weather: the right-hand names of `conditions.WEATHER_COLUMNS` and `round`, session clock (`conditions.WEATHER_RULES`).
         track_status: as weather, of `conditions.STATUS_COLUMNS` (`conditions.STATUS_RULES`).

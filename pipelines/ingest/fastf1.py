@@ -31,7 +31,7 @@ from pipelines.ingest.fastf1_session import (
     IncompleteError,
     live_frames,
     load_race,
-    page_of,
+    read_page,
     reveal,
     schedule_of,
     session_starts,
@@ -119,8 +119,11 @@ class FastF1Source:
     def _read_season(self, season: int, asked: list[int], sieve: Sieve, watch: Watch) -> Iterator[SeasonTables]:
         events = self._ask(watch, f"schedule of {season}", lambda: schedule_of(season, watch))
         ergast = Ergast(result_type="raw", auto_cast=False, limit=100)
-        page = self._ask(watch, f"calendar of {season}", lambda: page_of(ergast.get_race_schedule(season), f"{season}.json"))
-        calendar = jolpica_tables.schedule([page])
+        page, calendar = self._ask(
+            watch,
+            f"calendar of {season}",
+            lambda: read_page(ergast.get_race_schedule(season), f"{season}.json", jolpica_tables.schedule),
+        )
         if calendar.empty:
             raise SourceMissingError(f"fastf1: season {season}: got an empty calendar, expected races; ask for other seasons")
         rounds = self._asked_rounds(season, calendar, asked, sieve.report)
@@ -174,19 +177,21 @@ class FastF1Source:
             sieve.report.note(f"fastf1: {where}: to be held on {start:%Y-%m-%d}; not ingested")
             return
         ergast = Ergast(result_type="raw", auto_cast=False)
-        results = self._ask(
+        name = f"{season}/{round_}"
+        results, rows = self._ask(
             watch,
             f"results of {where}",
-            lambda: page_of(ergast.get_race_results(season, round_), f"{season}/{round_}/results.json"),
+            lambda: read_page(ergast.get_race_results(season, round_), f"{name}/results.json", jolpica_tables.results),
         )
-        rows = jolpica_tables.results([results])
         if rows.empty:
             sieve.report.note(f"fastf1: {where}: there are no results: cancelled, or not published yet; not ingested")
             return
-        qualifying = self._ask(
+        _, qualifying = self._ask(
             watch,
             f"qualifying of {where}",
-            lambda: page_of(ergast.get_qualifying_results(season, round_), f"{season}/{round_}/qualifying.json"),
+            lambda: read_page(
+                ergast.get_qualifying_results(season, round_), f"{name}/qualifying.json", jolpica_tables.qualifying
+            ),
         )
         session = events.get_event_by_round(round_).get_session("Race")
         longest = rows["laps_completed"].max()
@@ -196,7 +201,7 @@ class FastF1Source:
             return
         read.results.append(results)
         read.frames.add("entries", rows, sieve)
-        read.frames.add("qualifying", jolpica_tables.qualifying([qualifying]), sieve)
+        read.frames.add("qualifying", qualifying, sieve)
         live = live_frames(session, season, round_)
         for table, frame in live.items():
             read.frames.add(table, frame, sieve)

@@ -1,5 +1,6 @@
 """One race through FastF1: loaded whole, or said why not. FastF1 itself goes on with what it could get."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fastf1
@@ -80,15 +81,17 @@ def live_frames(session: Session, season: int, round_: int) -> dict[str, pd.Data
     return frames
 
 
-def page_of(answer: Any, name: str) -> Page:
-    """A raw answer of FastF1's `Ergast` as the page of Jolpica that it was.
+def read_page(answer: Any, name: str, make: Callable[[Sequence[Page]], pd.DataFrame]) -> tuple[Page, pd.DataFrame]:
+    """A raw answer of FastF1's `Ergast` as the page of Jolpica that it was, and what `make` reads from it.
 
     Raises:
         IncompleteError: it does not hold all rows.
+        SourceFormatError: as `make`.
     """
     if not answer.is_complete:
         raise IncompleteError(f"{name}: a page that does not hold all of {answer.total_results} rows")
-    return Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
+    page = Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
+    return page, make([page])
 
 
 def schedule_of(season: int, watch: Watch) -> Any:

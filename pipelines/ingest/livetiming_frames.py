@@ -11,6 +11,7 @@ from fastf1.events import Event
 from fastf1.livetiming.data import LiveTimingData
 from fastf1.req import Cache
 
+from pipelines.errors import SourceFormatError
 from pipelines.ingest import fastf1_tables
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.livetiming_streams import Recording
@@ -54,32 +55,29 @@ def driver_list(recording: Recording) -> dict[str, dict[str, Any]]:
 def raw_frames(
     recording: Recording, codes: Mapping[str, str], season: int, round_: int, report: IngestReport
 ) -> dict[str, pd.DataFrame]:
-    """The raw frames of one recorded race: `laps, stints, weather, track_status, race_control`, each only where recorded."""
+    """The raw frames of one recorded race: `laps, stints, weather, track_status, race_control`, each only where recorded.
+
+    Raises:
+        SourceFormatError: the lines of a topic are JSON, but not what the feed sends.
+    """
+    topics, files = recording.topics, recording.files
     frames: dict[str, pd.DataFrame] = {}
-    topics, files, rows = recording.topics, recording.files, recording.rows
     with Cache.disabled():  # FastF1 would keep what it parses under the session's name and give that back next time
-        if "TimingData" in topics:
-            laps = fastf1_laps(recording)
-            if laps is None:
-                report.note(f"livetiming: {recording.name}: FastF1 finds no laps in TimingData")
-            else:
-                named = laps.assign(Driver=laps["DriverNumber"].map(codes).fillna(laps["DriverNumber"]))
-                frames["laps"] = fastf1_tables.lap_rows(named, season, round_, files["TimingData"])
-                frames["stints"] = fastf1_tables.stints_of_laps(frames["laps"])
-        if "laps" not in frames and "TimingAppData" in topics:
-            tyres = api.timing_app_data("", response=topics["TimingAppData"])
-            frames["stints"] = fastf1_tables.stints_of_tyres(tyres, codes, season, round_, files["TimingAppData"])
-        if "WeatherData" in topics:
-            weather = pd.DataFrame(api.weather_data("", response=topics["WeatherData"]))
-            for name in _WEATHER_READINGS:  # FastF1 puts 0 where there is none
-                given = [bool(content.get(name)) for _, content in topics["WeatherData"]]
-                weather[name] = weather[name].astype(object).where(given, None)
-            frames["weather"] = fastf1_tables.weather_rows(weather, season, round_, files["WeatherData"], rows["WeatherData"])
-        if "TrackStatus" in topics:
-            status = pd.DataFrame(api.track_status_data("", response=topics["TrackStatus"]))
-            frames["track_status"] = fastf1_tables.status_rows(status, season, round_, files["TrackStatus"], rows["TrackStatus"])
-        if "RaceControlMessages" in topics:
-            frames["race_control"] = _control(recording, season, round_)
+        laps = fastf1_laps(recording) if "TimingData" in topics else None
+        if laps is not None:
+            named = laps.assign(Driver=laps["DriverNumber"].map(codes).fillna(laps["DriverNumber"]))
+            frames["laps"] = fastf1_tables.lap_rows(named, season, round_, files["TimingData"])
+            frames["stints"] = fastf1_tables.stints_of_laps(frames["laps"])
+        elif "TimingData" in topics:
+            report.note(f"livetiming: {recording.name}: FastF1 finds no laps in TimingData")
+        for topic, (table, make) in _MAKE.items():
+            if topic in topics and table not in frames:
+                try:
+                    frames[table] = make(recording, codes, season, round_)
+                except (AttributeError, LookupError, TypeError, ValueError) as error:
+                    raise SourceFormatError(
+                        files[topic], got=f"{type(error).__name__}: {error}", expected=f"{topic} as the live timing sends it"
+                    ) from error
     return frames
 
 
@@ -114,7 +112,30 @@ class _NoErgast:
         return type("Nothing", (), {"description": pd.DataFrame()})
 
 
-def _control(recording: Recording, season: int, round_: int) -> pd.DataFrame:
+def _stints(recording: Recording, codes: Mapping[str, str], season: int, round_: int) -> pd.DataFrame:
+    tyres = api.timing_app_data("", response=recording.topics["TimingAppData"])
+    return fastf1_tables.stints_of_tyres(tyres, codes, season, round_, recording.files["TimingAppData"])
+
+
+def _weather(recording: Recording, _codes: Mapping[str, str], season: int, round_: int) -> pd.DataFrame:
+    rows = recording.rows["WeatherData"]
+    entries = [
+        [at, {name: value for name, value in content.items() if value is not None}]
+        for at, content in recording.topics["WeatherData"]
+    ]
+    weather = pd.DataFrame(api.weather_data("", response=entries))
+    for name in _WEATHER_READINGS:  # FastF1 puts 0 where there is none
+        sent = pd.to_numeric(pd.Series([content.get(name) for _, content in entries]), errors="coerce")
+        weather[name] = weather[name].astype(object).where(sent.notna(), None)
+    return fastf1_tables.weather_rows(weather, season, round_, recording.files["WeatherData"], rows)
+
+
+def _status(recording: Recording, _codes: Mapping[str, str], season: int, round_: int) -> pd.DataFrame:
+    status = pd.DataFrame(api.track_status_data("", response=recording.topics["TrackStatus"]))
+    return fastf1_tables.status_rows(status, season, round_, recording.files["TrackStatus"], recording.rows["TrackStatus"])
+
+
+def _control(recording: Recording, _codes: Mapping[str, str], season: int, round_: int) -> pd.DataFrame:
     """Race control messages with the session clock: the time they carry, moved by the median of (line - message)."""
     response, rows, lines = [], [], []
     for (at, content), row in zip(recording.topics["RaceControlMessages"], recording.rows["RaceControlMessages"], strict=True):
@@ -128,3 +149,11 @@ def _control(recording: Recording, season: int, round_: int) -> pd.DataFrame:
     zero = (sent - pd.to_timedelta(pd.Series(lines, index=messages.index))).median() if len(messages) else pd.NaT
     messages["SessionTime"] = sent - zero
     return fastf1_tables.control_rows(messages, season, round_, recording.files["RaceControlMessages"], rows)
+
+
+_MAKE = {
+    "TimingAppData": ("stints", _stints),
+    "WeatherData": ("weather", _weather),
+    "TrackStatus": ("track_status", _status),
+    "RaceControlMessages": ("race_control", _control),
+}

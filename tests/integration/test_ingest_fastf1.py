@@ -220,6 +220,9 @@ FAULTS = {
     "5xx": server_error(),
     "foreign": Response(body={"detail": "ok"}),
     "csv": wrong_type(),
+    "other types": Response(
+        body=no_results(2018, 5) | {"MRData": {**no_results(2018, 5)["MRData"], "RaceTable": {"Races": [7]}}}
+    ),
 }
 
 

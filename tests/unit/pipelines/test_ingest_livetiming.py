@@ -259,6 +259,27 @@ def test_a_driver_unknown_by_letters_is_known_by_number(home: Settings, tmp_path
     assert season.tables["stints"]["driver_id"].tolist() == ["beta"]
 
 
+@pytest.mark.parametrize(
+    ("topic", "content"),
+    [
+        ("TimingAppData", {"Lines": "nothing"}),
+        ("RaceControlMessages", {"Messages": 7}),
+        ("TimingAppData", {"Lines": {"1": {"Stints": {"first": {"Compound": "SOFT"}}}}}),
+    ],
+)
+def test_json_that_the_feed_never_sends_is_refused(home: Settings, tmp_path: Path, topic: str, content: Any) -> None:
+    folder = write_session(tmp_path / "s", {**TOPICS, topic: [("00:01:00.000", content)]})
+    with pytest.raises(SourceFormatError, match=rf"{topic}.jsonStream: got .*, expected {topic} as the live timing sends it"):
+        read(home, folder)
+
+
+@pytest.mark.parametrize("value", [None, "", "n/a"])
+def test_a_reading_that_is_no_number_is_quarantined(home: Settings, tmp_path: Path, value: str | None) -> None:
+    lines = [*TOPICS["WeatherData"], ("00:40:00.000", {**READING, "AirTemp": value})]
+    season, _ = read(home, write_session(tmp_path / "s", {**TOPICS, "WeatherData": lines}))
+    assert season.quarantine["weather"]["reason"].tolist() == ["a reading is missing"]
+
+
 def test_a_missing_reading_is_quarantined_under_its_line_not_taken_for_zero(home: Settings, tmp_path: Path) -> None:
     broken = {name: value for name, value in READING.items() if name != "AirTemp"}
     first, rest = stream(TOPICS["WeatherData"][:1]), stream(TOPICS["WeatherData"][1:])[3:]
