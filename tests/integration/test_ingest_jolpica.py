@@ -181,8 +181,9 @@ def test_a_season_with_a_sprint_and_a_cancelled_race(server: ReplayServer, tmp_p
 
 
 def test_a_season_that_does_not_exist_and_one_without_results(server: ReplayServer, tmp_path: Path) -> None:
+    own_client = JolpicaSource(Settings(home=tmp_path, jolpica_url=f"{server.url}{BASE}"))
     with pytest.raises(SourceMissingError, match="season 2031: got an empty calendar"):
-        read(a_source(server, tmp_path), 2031)
+        read(own_client, 2031)
     with pytest.raises(
         SourceMissingError, match="season 2030: got no results of rounds 2, expected those of races that were held"
     ):
