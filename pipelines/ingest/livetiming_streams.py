@@ -26,6 +26,7 @@ from pipelines.errors import SourceFormatError, SourceMissingError
 
 MAX_BAD_SHARE = 0.2  # of a file's lines; with more of them it is not what it claims to be
 _STREAMS = (".jsonStream", ".jsonStream.gz")
+_IDENTITY = ("SessionInfo", "DriverList", "SessionStatus", "LapCount")
 _UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError, binascii.Error, zlib.error)
 _ARCHIVE_LINE = re.compile(r"(\d\d):(\d\d):(\d\d)\.(\d{3})(.+)", re.DOTALL)
 
@@ -100,9 +101,6 @@ def find_recordings(paths: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
     return found
 
 
-_IDENTITY = ("SessionInfo", "DriverList", "SessionStatus", "LapCount")
-
-
 def fingerprint(recordings: Iterable[tuple[Path, Sequence[Path]]]) -> str:
     """Hash of the files' places and contents."""
     digest = hashlib.sha256()
@@ -117,17 +115,19 @@ def read_recording(root: Path, files: Sequence[Path], *, max_bad_share: float = 
     """One session from its files.
 
     Raises:
-        SourceFormatError: a file cannot be read, or more than `max_bad_share` of its lines cannot be understood.
+        SourceFormatError: a file cannot be read, or more than one line and `max_bad_share` of all cannot be understood.
     """
     first = files[0]
     recording = Recording(str(first.parent if _is_stream(first) else first))
     for file in files:
-        name = file.relative_to(root).as_posix()
+        if _is_stream(file) and _topic(file).removesuffix(".z") in recording.topics:
+            continue  # the same stream, packed
+        name = (Path(root.name) / file.relative_to(root)).as_posix()
         before = len(recording.bad)
         read = _read_stream if _is_stream(file) else _read_live
         lines = read(recording, file, name)
         bad = recording.bad[before:]
-        if len(bad) > max_bad_share * lines:
+        if len(bad) > max(1, max_bad_share * lines):  # one line may always be cut off
             raise SourceFormatError(
                 file,
                 row=bad[0].row,
@@ -139,6 +139,10 @@ def read_recording(root: Path, files: Sequence[Path], *, max_bad_share: float = 
 
 def _is_stream(file: Path) -> bool:
     return file.name.endswith(_STREAMS)
+
+
+def _topic(file: Path) -> str:
+    return file.name.split(".jsonStream")[0]
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -157,7 +161,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 def _read_stream(recording: Recording, file: Path, name: str) -> int:
     """Take one archived topic in; returns the number of its lines."""
-    whole_topic = file.name.split(".jsonStream")[0]
+    whole_topic = _topic(file)
     topic = whole_topic.removesuffix(".z")
     count = 0
     for number, line in _lines(file):

@@ -173,6 +173,9 @@ def test_packed_and_compressed_streams_say_the_same(home: Settings, tmp_path: Pa
     packed_season, _ = read(home, folder)
     for table in ("weather", "track_status"):
         pd.testing.assert_frame_equal(plain.tables[table], packed_season.tables[table])
+    both = write_session(tmp_path / "both", TrackStatus__jsonStream__gz=gzip.compress(stream(TOPICS["TrackStatus"])))
+    _, report = read(home, both)
+    assert report.table("track_status").rows_read == 3  # the packed file is the same stream
 
 
 def test_lines_that_cannot_be_understood_are_quarantined_with_their_number(home: Settings, tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ def test_lines_that_cannot_be_understood_are_quarantined_with_their_number(home:
     assert len(season.tables["weather"]) == 28
     bad = season.quarantine["weather"]
     assert bad["row_number"].tolist() == [4, 30]
-    assert set(bad["source_file"]) == {"WeatherData.jsonStream"}
+    assert set(bad["source_file"]) == {"s/WeatherData.jsonStream"}
     assert bad["reason"].str.startswith("unreadable line: JSONDecodeError").all()
     assert json.loads(bad["row"].iloc[0])["line"] == whole[3].decode()
     assert report.table("weather").rows_read == 30
