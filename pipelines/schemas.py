@@ -282,7 +282,10 @@ TABLES: dict[str, Table] = {
                 ),
                 "pit_out": _time("instant of leaving the pit lane on this lap; null if after its end", nullable=True),
                 "track_status": Col(
-                    "str", "every code seen during the lap: 1 clear, 2 yellow, 4 safety car, 5 red, 6 VSC, 7 VSC ending"
+                    "str",
+                    "every code seen during the lap: 1 clear, 2 yellow, 4 safety car, 5 red, 6 VSC, 7 VSC ending; "
+                    "null where the source does not know",
+                    True,
                 ),
                 "is_accurate": Col("bool", "timing is consistent with the neighbouring laps and no pit, red or safety-car lap"),
                 "is_deleted": Col("bool", "lap time deleted by race control; null where no messages are known", True),

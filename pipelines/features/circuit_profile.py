@@ -137,13 +137,14 @@ def race_facts(entries: pd.DataFrame, laps: pd.DataFrame) -> pd.DataFrame:
         of_race = laps_of.get(key, known_laps.iloc[:0])
         clean = of_race[is_clean(of_race)]
         winner = cars[cars["position_order"] == 1]
+        status = of_race["track_status"].dropna()
         rows.append(
             {
                 "race_id": key[0],
                 KNOWN: key[1],
                 "race": cars["race"].iloc[0],
                 "overtaking_index": overtaking_index(of_race),
-                "had_safety_car": float(of_race["track_status"].str.contains(SAFETY_CAR).any()) if len(of_race) else np.nan,
+                "had_safety_car": float(status.str.contains(SAFETY_CAR).any()) if len(status) else np.nan,
                 "retirement_rate": float(cars["is_retired"].mean()),
                 "pit_loss_s": pit_loss(of_race),
                 "pole_won": float(winner["grid"].iloc[0] == 1) if len(winner) else np.nan,

@@ -192,6 +192,7 @@ def make_laps(raw: pd.DataFrame, clock: SessionClock) -> pd.DataFrame:
     since_start = (laps["end"] - laps["round"].map(clock.origins)).round(6)
     by_driver = laps.groupby(["round", "driver_id"], sort=False)
     end = clock.utc(laps["round"], laps["end"])
+    tells_status = laps["track_status"].notna().groupby(laps["round"]).transform("any")
     return pd.DataFrame(
         {
             "season": laps["season"],
@@ -209,8 +210,8 @@ def make_laps(raw: pd.DataFrame, clock: SessionClock) -> pd.DataFrame:
             # a car may cross the pit line after the timing line (141 laps of 2018-2024): not known at the lap's end
             "pit_in": clock.utc(laps["round"], laps["pit_in"].where(laps["pit_in"] <= laps["end"])),
             "pit_out": clock.utc(laps["round"], laps["pit_out"].where(laps["pit_out"] <= laps["end"])),
-            # no message yet means that the track is clear
-            "track_status": laps["track_status"].fillna("1"),
+            # no message yet means that the track is clear, if the source tells of messages at all
+            "track_status": laps["track_status"].mask(laps["track_status"].isna() & tells_status, "1"),
             "is_accurate": laps["is_accurate"].fillna(False).astype(bool),
             "is_deleted": laps["is_deleted"],
             "event_timestamp": end,

@@ -151,6 +151,13 @@ def profile_inputs() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataF
     return races, circuits, entries, laps
 
 
+def test_laps_of_a_source_without_track_status_say_nothing_about_safety_cars() -> None:
+    races, circuits, entries, laps = profile_inputs()
+    table = compute_circuit_profile(races, circuits, entries, laps.assign(track_status=None))
+    after = latest_visible(table, ["circuit_id"], LIGHTS + pd.Timedelta(hours=4.5)).iloc[0]
+    assert np.isnan(after["circuit_safety_car_share_5"])
+
+
 def test_the_profile_is_that_of_the_race_in_progress_until_its_result() -> None:
     races, circuits, entries, laps = profile_inputs()
     table = compute_circuit_profile(races, circuits, entries, laps)
