@@ -10,33 +10,44 @@ seconds are wall seconds, one row the median and one the 99th percentile. `equal
 
 Features over HTTP: `pitwall serve` against `feast serve`, one process each, 32 callers who never pause, in turns; the same 20
 entity rows and features. Seconds are wall seconds per answer of all callers together, or the 99th percentile of single answers.
-`equal`: the values. The last row is two processes of ours against one.
+`equal`: the values.
+
+More processes: callers that do no more than send bytes and count those that come back, so that two processes of the service have
+two cores nearly to themselves. One row is wall seconds per answer with two processes against one; one is the processor seconds of
+all processes of the service per answer, which say what an answer costs on any number of cores. `detail`: what the callers took.
+
+The chain: a prediction as Feast and MLflow serve it, `feast serve` for the features, `mlflow models serve` for the model, asked
+one after the other by a caller who makes an array of the first answer for the second. Ours is one question to `pitwall serve`, by
+one caller, in turns with the chain. Only the tabular model: of a fusion model MLflow's server would have to be sent the
+pictures, as 28.8 million numbers in JSON.
 """
 
 import asyncio
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 import yaml
 from feast import FeatureStore, RepoConfig
+from numpy.typing import NDArray
 
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_moments, resolve_moment
 from feature_repo.store import apply, open_store
 from feature_repo.visibility import CREATED, EVENT, latest_visible
-from ml.registry import CHAMPION, MODEL_NAME, ROLE_TAG, open_registry
+from ml.registry import BASELINE, CHAMPION, MODEL_NAME, ROLE_TAG, open_registry
 from ml.served_model import tabular_array
 from ml.trainer import one_thread
 from pipelines.flows import run_all
@@ -48,7 +59,8 @@ from serving.predictor import TRACE_SERVICE, Predictor
 from serving.races import driver_names
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from benchmarks.load import load, request
+from benchmarks.load import load, replay, request
+from benchmarks.processes import cpu_seconds, used_between, wait_until_idle
 from serve_process import free_port, serving
 
 SERVICE = "finish_position_v1"
@@ -69,7 +81,7 @@ class _Case:
 
 
 def run(*, quick: bool = False, settings: Settings | None = None) -> list[dict[str, Any]]:
-    """Two rows a model, in process; three rows over HTTP, two if `quick`.
+    """Two rows a model, in process; features over HTTP; the chain; with more processes, unless `quick`.
 
     Args:
         quick: few questions, short loads.
@@ -85,7 +97,8 @@ def run(*, quick: bool = False, settings: Settings | None = None) -> list[dict[s
         rows = []
         for role in ("baseline", "candidate"):
             rows += asyncio.run(_predictions(case, role, repeats))
-        return [*rows, *_over_http(case, seconds=0.5 if quick else 8.0, processes=1 if quick else 2)]
+        rows += [*_over_http(case, seconds=0.5 if quick else 8.0), *_chained(case, 5 if quick else 300)]
+        return [*rows, *_grown(case, seconds=0.5 if quick else 8.0)]
 
 
 async def _predictions(case: _Case, role: str, repeats: int) -> list[dict[str, Any]]:
@@ -142,8 +155,8 @@ class _ByHand:
         return json.dumps(dict(zip(frames[0]["driver_id"], probabilities.tolist(), strict=True)))
 
 
-def _over_http(case: _Case, *, seconds: float, processes: int) -> list[dict[str, Any]]:
-    """A grid's features: ours against `feast serve`, then more processes of ours against one."""
+def _over_http(case: _Case, *, seconds: float) -> list[dict[str, Any]]:
+    """A grid's features: ours against `feast serve`."""
     ours = request("POST", "/v1/features", {"service": SERVICE, "entity_rows": case.rows})
     columns = {key: [row[key] for row in case.rows] for key in case.rows[0]}
     feasts = request("POST", "/get-online-features", {"feature_service": SERVICE, "entities": columns})
@@ -158,17 +171,138 @@ def _over_http(case: _Case, *, seconds: float, processes: int) -> list[dict[str,
     name = f"features of {len(case.rows)} cars over HTTP, {CALLERS} callers"
     whole = all(not one.lost and set(one.statuses) == {200} for one in (*seen, *alone))
     equal = equal and whole
-    rows = [
+    return [
         {**_row(name, *(1 / one.per_second for one in seen)), "goal": HTTP_GOAL, "equal": equal, "detail": detail},
         {**_row(f"{name}, p99", *(one.percentile(99) for one in seen)), "goal_s": HTTP_P99_S, "equal": equal},
     ]
-    if processes > 1:
-        with serving(environment, workers=processes) as more:
-            grown = load(more.port, [ours], callers=CALLERS, seconds=seconds)
-        said = f"{processes} processes: {grown.told()}; {os.cpu_count()} cores, of which the callers take a part"
-        row = _row(f"{name}: {processes} processes against one", 1 / grown.per_second, 1 / seen[0].per_second)
-        rows.append({**row, "equal": equal and not grown.lost and set(grown.statuses) == {200}, "detail": said})
-    return rows
+
+
+def _grown(case: _Case, *, seconds: float) -> list[dict[str, Any]]:
+    """A grid's features from two processes against one: wall and processor seconds per answer."""
+    asked = request("POST", "/v1/features", {"service": SERVICE, "entity_rows": case.rows})
+    seen, costs, told = [], [], []
+    for workers in (1, 2):
+        with serving(_environment(case.settings), workers=workers) as served:
+            wait_until_idle(served.process.pid)  # whichever process was ready first has said so for all
+            replay(served.port, asked, callers=CALLERS, seconds=seconds / 4)
+            before = cpu_seconds(served.process.pid)
+            one = replay(served.port, asked, callers=CALLERS, seconds=seconds)
+            used = used_between(before, cpu_seconds(served.process.pid))
+        seen.append(one)
+        costs.append(sum(used) / len(one.latencies))
+        shares = " + ".join(f"{share / one.seconds:.2f}" for share in used[:workers])
+        told.append(
+            f"{workers} process{'es' if workers > 1 else ''}: {one.told()}, {1 / costs[-1]:.0f} answers per processor second; "
+            f"the service took {shares} cores, its callers {one.cpu_s / one.seconds:.2f}"
+        )
+    equal = all(not one.lost and set(one.statuses) == {200} for one in seen)
+    name = f"features of {len(case.rows)} cars over HTTP, {CALLERS} callers: two processes against one"
+    detail = "; ".join([*told, f"{os.cpu_count()} cores"])
+    return [
+        {**_row(name, *(1 / one.per_second for one in reversed(seen))), "goal": 1.0, "equal": equal, "detail": detail},
+        {**_row(f"{name}, processor time", *reversed(costs)), "equal": equal},
+    ]
+
+
+def _chained(case: _Case, repeats: int) -> list[dict[str, Any]]:
+    """A live prediction over HTTP: ours against `feast serve`, then `mlflow models serve`."""
+    _answer_with(case.settings, "baseline")
+    client = open_registry(case.settings)
+    version = str(client.get_model_version_by_alias(MODEL_NAME, BASELINE).version)
+    predictor = Predictor.load(case.settings, open_store(case.settings), client, version=version, role=BASELINE)
+    grid = _grid(case, predictor.store, predictor.served.origin.feature_service)
+    unknown = np.isnan(tabular_array(grid.columns(expired_at=grid.newest()), predictor.served.specs))
+    columns = {key: [row[key] for row in case.rows] for key in case.rows[0]}
+    wanted = {"feature_service": predictor.served.origin.feature_service, "entities": columns}
+    body = json.dumps({"race_id": case.race_id, "live": True}).encode()
+    with (
+        serving(_environment(case.settings)) as ours,
+        _feast_serve(case) as feast_port,
+        _mlflow_serve(case.settings, version) as mlflow_port,
+    ):
+        one, feast, model = (_Connection(port) for port in (ours.port, feast_port, mlflow_port))
+
+        def chained() -> dict[str, list[float]]:
+            found = json.loads(feast.post("/get-online-features", json.dumps(wanted).encode()))
+            names = found["metadata"]["feature_names"]
+            values = {name: _column(column["values"]) for name, column in zip(names, found["results"], strict=True)}
+            tabular = tabular_array(values, predictor.served.specs)
+            tabular[unknown] = np.nan
+            said = json.loads(model.post("/invocations", json.dumps({"inputs": {"tabular": tabular.tolist()}}).encode()))
+            return dict(zip(values["driver_id"], said["predictions"], strict=True))
+
+        difference = _difference(json.loads(one.post("/v1/predict", body)), chained())
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(repeats):
+            for side, call in zip(times, (lambda: one.post("/v1/predict", body), chained), strict=True):
+                started = time.perf_counter()
+                call()
+                side.append(time.perf_counter() - started)
+    name = (
+        f"POST /v1/predict over HTTP, live race of {len(case.rows)} cars: {predictor.model.name}, against feast serve and mlflow"
+    )
+    both = [f"p50 {1e3 * np.median(side):.1f} ms, p99 {1e3 * np.percentile(side, 99):.1f} ms" for side in times]
+    detail = f"pitwall serve: {both[0]}; the chain: {both[1]}; probabilities differ by {difference:.0e}"
+    row = _row(name, *(float(np.median(side)) for side in times))
+    return [{**row, "equal": difference <= SAME, "detail": detail}]
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    """A column of `feast serve` as it goes into a model: integers come as text."""
+    try:
+        return np.array([np.nan if value is None else float(value) for value in values])
+    except ValueError:
+        return np.array(values, dtype=object)
+
+
+class _Connection:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, path: str, content: bytes) -> bytes:
+        """The body of the answer."""
+        self._connection.request("POST", path, content, {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status}: {answer[:500]!r}")
+        return answer
+
+
+@contextmanager
+def _mlflow_serve(settings: Settings, version: str) -> Iterator[int]:
+    """The port of `mlflow models serve` with one process, in this environment."""
+    port = free_port()
+    command = [
+        str(Path(sys.executable).parent / "mlflow"), "models", "serve", "--model-uri", f"models:/{MODEL_NAME}/{version}",
+        "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    found = {"MLFLOW_TRACKING_URI": settings.mlflow_uri, "MLFLOW_REGISTRY_URI": settings.mlflow_uri}
+    with _started(command, found, port, "/ping"):
+        yield port
+
+
+@contextmanager
+def _started(command: list[str], variables: dict[str, str], port: int, path: str) -> Iterator[None]:
+    """A server that answers `path`; ended with its children when the block ends."""
+    folder = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]),
+        **variables,
+    }
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        try:
+            _wait(port, server, path, log)
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
 
 
 @contextmanager
@@ -184,30 +318,25 @@ def _feast_serve(case: _Case) -> Iterator[int]:
         str(port),
         "--no-access-log",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        try:
-            _wait(port, server)
-            yield port
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
+    with _started(command, {}, port, "/health"):
+        yield port
 
 
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait(port: int, server: subprocess.Popen[bytes], path: str, log: IO[bytes]) -> None:
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up and server.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection.request("GET", "/health")
+            connection.request("GET", path)
             if connection.getresponse().status == 200:
                 return
         except OSError:
             time.sleep(0.2)
         finally:
             connection.close()
-    raise RuntimeError(f"feast serve: not there after two minutes, or ended with {server.poll()}")
+    log.seek(0)
+    said = log.read().decode(errors="replace")[-2000:]
+    raise RuntimeError(f"{server.args}: not there after two minutes, or ended with {server.poll()}: {said}")
 
 
 def _case(settings: Settings, folder: Path) -> _Case:

@@ -54,7 +54,7 @@ def test_predictions_with_and_without_a_memory_agree(monkeypatch: pytest.MonkeyP
 
 
 def test_lookups_are_those_of_feast() -> None:
-    check(bench_lookup.run(quick=True), n_rows=4 if shutil.which("redis-server") else 2)
+    check(bench_lookup.run(quick=True), n_rows=5 if shutil.which("redis-server") else 2)
 
 
 def test_no_moment_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
