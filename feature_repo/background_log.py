@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -51,6 +51,9 @@ class BackgroundLog(ABC, Generic[Entry]):
         rotate_rows: rows after which a file is written.
         rotate_s: seconds after which a file is written, however few they are.
         buffer_rows: rows held while the disk does not answer.
+
+    Attributes:
+        on_count: called with a name of `LogCounts` and a number of rows whenever rows are counted.
     """
 
     time_column = LOGGED_AT
@@ -73,7 +76,8 @@ class BackgroundLog(ABC, Generic[Entry]):
         self._buffer: list[Entry] = []
         self._buffered = 0
         self._due = float("inf")
-        self._counts = LogCounts()
+        self._counts = dict.fromkeys((part.name for part in fields(LogCounts)), 0)
+        self.on_count: Callable[[str, int], None] | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -96,7 +100,7 @@ class BackgroundLog(ABC, Generic[Entry]):
     def counts(self) -> LogCounts:
         """What became of the rows so far."""
         with self._changed:
-            return self._counts
+            return LogCounts(**self._counts)
 
     def take(self, entry: Entry) -> None:
         """Buffer an entry; it is handed over, not copied. Returns at once; a full buffer or a closed log counts it as failed."""
@@ -104,7 +108,7 @@ class BackgroundLog(ABC, Generic[Entry]):
         with self._changed:
             if self._closed or self._buffered + rows > self._buffer_rows:
                 reason = "closed" if self._closed else f"{self._buffered} rows are waiting for the disk"
-                self._counts = replace(self._counts, failed=self._counts.failed + rows)
+                self._count(failed=rows)
                 logger.warning("%s_lost folder=%s rows=%d reason=%s", self._name, self.folder.name, rows, reason)
                 return
             if self._writer is None:
@@ -115,7 +119,7 @@ class BackgroundLog(ABC, Generic[Entry]):
                 self._changed.notify_all()
             self._buffer.append(entry)
             self._buffered += rows
-            self._counts = replace(self._counts, accepted=self._counts.accepted + rows)
+            self._count(accepted=rows)
             if self._buffered >= self._rotate_rows:
                 self._due = 0.0
                 self._changed.notify_all()
@@ -123,7 +127,7 @@ class BackgroundLog(ABC, Generic[Entry]):
     def refuse(self, rows: int, error: Exception) -> None:
         """Count rows that cannot be logged."""
         with self._changed:
-            self._counts = replace(self._counts, failed=self._counts.failed + rows)
+            self._count(failed=rows)
         logger.warning(
             "%s_failed folder=%s rows=%d error=%s: %s", self._name, self.folder.name, rows, type(error).__name__, error
         )
@@ -170,9 +174,15 @@ class BackgroundLog(ABC, Generic[Entry]):
             self.refuse(len(table), error)
             return
         with self._changed:
-            counts = self._counts
-            self._counts = replace(counts, written=counts.written + len(table), dropped=counts.dropped + dropped)
+            self._count(written=len(table), dropped=dropped)
         logger.info("%s_written folder=%s rows=%d dropped=%d", self._name, self.folder.name, len(table), dropped)
+
+    def _count(self, **rows: int) -> None:
+        """Add to the counts; the caller holds the lock."""
+        for name, number in rows.items():
+            self._counts[name] += number
+            if number and self.on_count is not None:
+                self.on_count(name, number)
 
     def _converted(self, batch: list[Entry]) -> pa.Table | None:
         """The rows of all entries at once; one by one if one of them has a value of a wrong type."""

@@ -49,4 +49,4 @@ def app_of_environment() -> object:
 
     configure_logging(verbose=False)
     logging.getLogger("serving").setLevel(logging.INFO)  # which model answers, and why another does not
-    return create_app(Settings())
+    return create_app(Settings(), own_process=True)

@@ -1,6 +1,7 @@
 """How what goes wrong is said over HTTP: a status, and `{"error": {"type", "message", "hint"}}`."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -75,8 +76,13 @@ def error_response(error: PitwallError) -> Response:
     return _answer(status, type(error).__name__, str(error), hint, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Let `app` answer every error in the one form."""
+def add_error_handlers(app: FastAPI, *, page: Callable[[int, str, str], Response]) -> None:
+    """Let `app` answer every error in the one form.
+
+    Args:
+        app: the application.
+        page: an error as a page, for who opens an address of none in a browser: status, kind, message.
+    """
 
     @app.exception_handler(PitwallError)
     async def named(request: Request, error: PitwallError) -> Response:
@@ -89,13 +95,21 @@ def add_error_handlers(app: FastAPI) -> None:
         return _answer(422, "RequestValidationError", malformed_message(error), "see /docs for the form of requests")
 
     @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> Response:
+    async def refused(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and _wants_page(request):
+            return page(404, "NotFound", f"page: got {request.url.path[:120]!r}, which is not among those there are")
         return _answer(error.status_code, "HTTPError", str(error.detail), "see /docs", dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("request_failed path=%s", request.url.path, exc_info=error)
         return _answer(500, "InternalError", f"{type(error).__name__}; the log of the service says more")
+
+
+def _wants_page(request: Request) -> bool:
+    """Somebody looks at it: a browser's question, and not for an address of the API."""
+    is_api = request.url.path.startswith(("/v1/", "/docs", "/openapi.json"))
+    return request.method in ("GET", "HEAD") and not is_api and "text/html" in request.headers.get("accept", "")
 
 
 def malformed_message(error: RequestValidationError) -> str:

@@ -25,6 +25,7 @@ class Metrics:
         feature_status: values served by `service` and `status`.
         predictions: answers by `version`, `role` and `source`.
         fallbacks: by `fallback`.
+        log_rows: rows of the prediction log by `outcome`: `written`, `failed` (never written) or `dropped` (of old files).
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,17 @@ class Metrics:
         self.fallbacks = Counter(
             "pitwall_fallbacks", "What was done instead of what was wanted.", ("fallback",), registry=self.registry
         )
+
+        self.log_rows = Counter(
+            "pitwall_prediction_log_rows", "Rows of the prediction log.", ("outcome",), registry=self.registry
+        )
+        for outcome in ("written", "failed", "dropped"):
+            self.log_rows.labels(outcome)  # a series that begins at its first loss never seems to grow
+
+    def count_logged(self, outcome: str, rows: int) -> None:
+        """Count rows of the prediction log; those only accepted are not, they are `written` or `failed` within a minute."""
+        if outcome != "accepted":
+            self.log_rows.labels(outcome).inc(rows)
 
     def page(self, gauges: Gauges) -> bytes:
         """Everything as Prometheus reads it; of all worker processes where there are several.

@@ -1,13 +1,17 @@
 """Whether a service can answer, part by part: features and registry, online store, model."""
 
 import logging
-from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from serving.bounded import Bounded
 from serving.lookup import DEFAULT_SERVICE
 from serving.online_lookup import lookup_rows, plan_of
 from serving.races import newest_row_known
 from serving.state import ServingState
+
+PATIENCE_S = 2.0
+"""How long all parts together are waited for; one that has not answered by then is not ready."""
 
 _NOBODY = "nobody"
 
@@ -27,18 +31,33 @@ class Part:
     detail: str
 
 
-def parts_of(state: ServingState) -> dict[str, Part]:
-    """`store` (feature tables and registry), `online_store` (by reading a key) and `model`, each asked now."""
-    return {
-        "store": _asked(lambda: _store(state)),
-        "online_store": _asked(lambda: _online(state)),
-        "model": _asked(lambda: _model(state)),
-    }
+class Readiness:
+    """Asks the parts of a service: `store` (feature tables and registry), `online_store` (by reading a key) and `model`.
+
+    Args:
+        state: of the service.
+    """
+
+    def __init__(self, state: ServingState) -> None:
+        self._parts = {
+            "store": Bounded(lambda: _store(state), "pitwall-ready-store"),
+            "online_store": Bounded(lambda: _online(state), "pitwall-ready-online"),
+            "model": Bounded(lambda: _model(state), "pitwall-ready-model"),
+        }
+
+    def parts(self, patience_s: float = PATIENCE_S) -> dict[str, Part]:
+        """Each part, asked now and all at once; waits no longer than `patience_s`."""
+        asked = {name: part.begin() for name, part in self._parts.items()}
+        wait(asked.values(), timeout=patience_s)
+        return {name: _said(answer, patience_s) for name, answer in asked.items()}
 
 
-def _asked(part: Callable[[], str]) -> Part:
+def _said(answer: "Future[str]", patience_s: float) -> Part:
+    if not answer.done():
+        logger.warning("part_not_ready no answer within %g s", patience_s)
+        return Part(False, f"TimeoutError: no answer within {patience_s:g} s")
     try:
-        return Part(True, part())
+        return Part(True, answer.result())
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a part is what is asked for
         logger.warning("part_not_ready %s", error)
         return Part(False, f"{type(error).__name__}: {error}")

@@ -17,6 +17,7 @@ from feature_repo.store import open_store
 from feature_repo.stores.online import packed_store
 from ml.errors import ModelContractError
 from ml.traces.renderer import TraceRenderer
+from serving.bounded import Bounded
 from serving.gate import FairGate
 from serving.live_pictures import trace_png
 from serving.metrics import Metrics
@@ -24,7 +25,7 @@ from serving.models import LoadedModel, ModelManager
 from serving.prediction import Prediction
 
 BASELINE_ANSWERED = "baseline"
-FRESHNESS_FOR_S = 15.0
+FRESHNESS_FOR_S, FRESHNESS_PATIENCE_S = 15.0, 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class ServingState:
         """Called when the service ends, before the models are closed."""
         self._renderer = TraceRenderer()
         self._freshness: tuple[float, dict[str, float]] = (float("-inf"), {})
+        self._newest_events = Bounded(self._read_newest_events, "pitwall-freshness")
         self._warm()
 
     def answer(
@@ -157,16 +159,20 @@ class ServingState:
 
         Raises:
             OnlineStoreUnavailableError: the store does not answer.
+            TimeoutError: it says nothing within 2 s.
         """
         made, newest = self._freshness
         if time.monotonic() - made > FRESHNESS_FOR_S:
-            online = packed_store(self.store)
-            views = [view for view in self.store.list_feature_views(allow_cache=True) if view.online]
-            held = {view.name: online.newest_event(self.store.config, view) for view in views}
-            newest = {name: event / 1e6 for name, event in held.items() if event is not None}
+            newest = self._newest_events.answer(FRESHNESS_PATIENCE_S)
             self._freshness = (time.monotonic(), newest)
         now = pd.Timestamp.now("UTC").timestamp()
         return {name: now - event for name, event in newest.items()}
+
+    def _read_newest_events(self) -> dict[str, float]:
+        online = packed_store(self.store)
+        views = [view for view in self.store.list_feature_views(allow_cache=True) if view.online]
+        held = {view.name: online.newest_event(self.store.config, view) for view in views}
+        return {name: event / 1e6 for name, event in held.items() if event is not None}
 
     def gauges(self) -> Iterable[GaugeMetricFamily]:
         """Model ages, freshness and whether the online store answers, measured now."""

@@ -51,12 +51,12 @@ class _PageRoute(APIRoute):
                 status = status_of(error)
                 if status == 500:
                     logger.exception("page_failed path=%s", request.url.path)
-                page = _page("error.html", status, kind=type(error).__name__, message=str(error))
+                page = error_page(status, type(error).__name__, str(error))
                 if status == 503:
                     page.headers["Retry-After"] = str(RETRY_AFTER_S)
                 return page
             except RequestValidationError as error:
-                return _page("error.html", 422, kind="RequestValidationError", message=malformed_message(error))
+                return error_page(422, "RequestValidationError", malformed_message(error))
 
         return answer_or_say
 
@@ -130,7 +130,7 @@ def features_page(state: State) -> HTMLResponse:
 def static(name: str, request: Request) -> Response:
     """A file of the pages; kept by browsers under the hash in its address."""
     if name not in _STATIC:
-        return _page("error.html", 404, kind="NotFound", message=f"static file: got {name!r}, expected {', '.join(_STATIC)}")
+        return error_page(404, "NotFound", f"static file: got {name!r}, expected {', '.join(_STATIC)}")
     content, tag = _static_file(name)
     headers = {"ETag": f'"{tag}"', "Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     if request.headers.get("if-none-match") == headers["ETag"]:
@@ -152,6 +152,11 @@ def _default_lap(state: ServingState, scheduled_laps: int) -> int:
 
 def _origin(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def error_page(status: int, kind: str, message: str) -> HTMLResponse:
+    """An error as a page."""
+    return _page("error.html", status, kind=kind, message=message)
 
 
 def _page(template: str, status: int = 200, **shown: Any) -> HTMLResponse:

@@ -251,6 +251,25 @@ def test_bad_requests_are_pages_that_say_what_is_wrong(client: TestClient, addre
         Page(answer.text)
 
 
+def test_an_address_of_no_page_is_a_page_for_browsers_and_json_for_programs(client: TestClient) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = client.get("/no<b>such", headers=browser)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "/no&lt;b&gt;such" in answer.text
+    assert '<a href="/">' in answer.text
+    Page(answer.text)
+    for other in (
+        client.get("/nosuch"),
+        client.get("/nosuch", headers={"Accept": "application/json"}),
+        client.get("/v1/nosuch", headers=browser),
+        client.post("/nosuch", headers=browser),
+    ):
+        assert other.status_code == 404
+        assert other.json()["error"]["type"] == "HTTPError"
+
+
 def test_a_fault_inside_is_answered_without_its_insides(
     client: TestClient, state: ServingState, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The log of predictions: a row a driver of every answer, from the service and the model beside it; whole, bounded, harmless."""
 
 import hashlib
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -220,6 +221,23 @@ def test_the_service_logs_its_answers_and_those_of_the_model_beside(home: Settin
         said = Predictor.open(home, version=str(one["model_version"].iloc[0])).predict(RACE, Moment("lap", lap=int(lap)))
         expected = {driver.driver_id: driver.probabilities for driver in said.drivers}
         assert all(list(row.probabilities) == expected[row.driver_id] for row in one.itertuples())
+
+
+def test_metrics_say_what_became_of_the_rows(loop: Loop, tmp_path: Path) -> None:
+    settings = copy_of(loop, tmp_path / "home")
+    before = len(logged(settings))
+    app = create_app(settings)
+    with TestClient(app) as client:
+        assert client.post("/v1/predict", json={"race_id": RACE, "lap": 3}).status_code == 200
+        log: PredictionLog = app.state.serving.on_answer[0].__self__._log
+        log.flush()
+        log.refuse(7, ValueError("no"))
+        page = client.get("/metrics").text
+    rows = {outcome: re.search(rf'^pitwall_prediction_log_rows_total{{outcome="{outcome}"}} (\S+)$', page, re.MULTILINE)
+            for outcome in ("written", "failed", "dropped")}  # fmt: skip
+    assert {outcome: found and float(found[1]) for outcome, found in rows.items()} == {
+        "written": len(logged(settings)) - before, "failed": 7, "dropped": 0
+    }  # fmt: skip
 
 
 def test_without_a_challenger_nobody_else_is_asked(loop: Loop, tmp_path: Path) -> None:

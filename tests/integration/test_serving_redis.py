@@ -1,6 +1,10 @@
 """A service over a Redis of its own that goes away and comes back: what fails, what goes on, and that it recovers by itself."""
 
+import contextlib
 import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,6 +108,67 @@ def test_it_answers_what_it_can_without_redis_and_comes_back_by_itself(settings_
         assert again.status_code == 200
         assert again.json()["drivers"] == before.json()["drivers"]
         assert "MISSING" not in statuses(client.post("/v1/features", json={"entity_rows": ROWS, "service": "race_state_v1"}))
+
+
+class Silent:
+    """A server that accepts and never answers."""
+
+    def __init__(self, port: int) -> None:
+        self._listening = socket.create_server(("127.0.0.1", port))
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for one in [self._listening, *self._held]:
+            one.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._held.append(self._listening.accept()[0])
+
+
+def test_it_says_that_redis_hangs_while_every_thread_waits_for_it(
+    settings_on_redis: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.app.THREADS", 2)
+    answers: list[int] = []
+    with TestClient(create_app(settings_on_redis), raise_server_exceptions=False) as client:
+
+        def ask() -> None:
+            answers.append(client.post("/v1/features", json={"entity_rows": ROWS}).status_code)
+
+        redis.stop()
+        asking = [threading.Thread(target=ask) for _ in range(5)]
+        with Silent(int(redis.address.rpartition(":")[2])):
+            for one in asking:
+                one.start()
+            time.sleep(0.5)
+            for _ in range(2):
+                began = time.monotonic()
+                ready = client.get("/readyz")
+                assert time.monotonic() - began < 5
+                assert ready.status_code == 503
+                assert {name: part["ok"] for name, part in ready.json()["parts"].items()} == {
+                    "store": True, "online_store": False, "model": True
+                }  # fmt: skip
+                assert "no answer within 2 s" in ready.json()["parts"]["online_store"]["detail"]
+            began = time.monotonic()
+            assert re.search(r"^pitwall_online_store_up 0\.0$", client.get("/metrics").text, re.MULTILINE)
+            assert time.monotonic() - began < 5
+            assert client.get("/healthz").status_code == 200
+            assert answers == []
+            hanging = [thread.name for thread in threading.enumerate() if thread.name == "pitwall-ready-online"]
+            assert len(hanging) == 1, "asked once at a time"
+        for one in asking:
+            one.join(timeout=60)
+        assert answers == [503] * 5
+        redis.start()
+        assert client.get("/readyz").status_code == 200
 
 
 def test_it_starts_without_redis_and_is_not_ready_until_it_is_there(settings_on_redis: Settings, redis: Redis) -> None:

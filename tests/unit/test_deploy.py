@@ -179,6 +179,29 @@ def test_every_setting_of_the_service_is_documented() -> None:
     assert missing == []
 
 
+def test_documented_defaults_are_those_of_the_settings() -> None:
+    rows = re.findall(
+        r"^\| `PITWALL_(\w+)` \| (.*?) ?\|", (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {name.lower() for name, _ in rows} - {"online_password"} == set(Settings.model_fields)
+    wrong = {}
+    for name, said in rows:
+        default = (
+            Settings.model_fields[name.lower()].get_default(call_default_factory=True) if name != "ONLINE_PASSWORD" else None
+        )
+        if default is None:  # in words: what is used instead
+            right = not re.search(r"`|^-?[\d.]+$", said)
+        elif isinstance(default, bool):
+            right = said == ("on" if default else "off")
+        elif isinstance(default, int | float):
+            right = float(said) == default
+        else:
+            right = said == f"`{'./' if isinstance(default, Path) else ''}{default}`"
+        if not right:
+            wrong[name] = (said, default)
+    assert wrong == {}
+
+
 def test_grafana_finds_its_dashboards_and_their_source(compose: dict[str, Any]) -> None:
     provisioning = DEPLOY / "grafana" / "provisioning"
     sources = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text(encoding="utf-8"))["datasources"]
