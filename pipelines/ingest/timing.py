@@ -284,25 +284,32 @@ def make_pit_stops(raw: pd.DataFrame, clock: SessionClock, flags: Mapping[int, p
 def flags_of(laps: pd.DataFrame, entries: pd.DataFrame, clock: SessionClock) -> dict[int, pd.Timestamp]:
     """Round -> instant of the flag: the end of the winner's last lap.
 
-    Without laps of the winner it is the leader's last lap end, and without any laps the start plus the winner's official time.
+    Where the winner's laps are not all there (or none are) it is the start plus his official time, but not before the last lap
+    that is known of him; without a time, the end of the last lap of whoever has most laps.
 
     Args:
         laps: canonical laps of the season.
-        entries: `round, driver_id, position_order, milliseconds` of the season.
+        entries: `round, driver_id, position_order, laps_completed, milliseconds` of the season.
         clock: for the scheduled starts.
     """
     flags: dict[int, pd.Timestamp] = {}
     last = laps.sort_values(["lap"]).groupby(["round", "driver_id"]).agg(lap=("lap", "max"), end=("event_timestamp", "max"))
     winners = entries[entries["position_order"] == 1].drop_duplicates("round").set_index("round")
     for round_ in sorted(int(value) for value in entries["round"].unique()):
-        winner = winners.loc[round_] if round_ in winners.index else None
-        if winner is not None and (round_, winner["driver_id"]) in last.index:
-            flags[round_] = last.loc[(round_, winner["driver_id"]), "end"]
+        ends = []
+        if round_ in winners.index:
+            winner = winners.loc[round_]
+            lap = 0
+            if (round_, winner["driver_id"]) in last.index:
+                lap, end = last.loc[(round_, winner["driver_id"])]
+                ends.append(end)
+            if not lap >= winner["laps_completed"] and np.isfinite(winner["milliseconds"]):
+                ends.append(clock.starts[round_] + pd.Timedelta(int(winner["milliseconds"]), unit="ms"))
+        if ends:
+            flags[round_] = max(ends)
         elif round_ in last.index.get_level_values(0):
             leaders = last.loc[round_]
             flags[round_] = leaders.loc[leaders["lap"] == leaders["lap"].max(), "end"].min()
-        elif winner is not None and np.isfinite(winner["milliseconds"]):
-            flags[round_] = clock.starts[round_] + pd.Timedelta(int(winner["milliseconds"]), unit="ms")
     return flags
 
 
