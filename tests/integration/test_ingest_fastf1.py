@@ -226,9 +226,14 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", list(FAULTS))
-@pytest.mark.parametrize("path", [f"{ERGAST}/2018/races.json", f"{ERGAST}/2018/5/results.json"])
-def test_a_passing_fault_is_got_over(read: Read, server: ReplayServer, slept: list[float], fault: str, path: str) -> None:
+CALENDAR, RESULTS = f"{ERGAST}/2018/races.json", f"{ERGAST}/2018/5/results.json"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [*((RESULTS, fault) for fault in FAULTS), (CALENDAR, "reset"), (CALENDAR, "html"), (CALENDAR, "other types")],
+)
+def test_a_passing_fault_is_got_over(read: Read, server: ReplayServer, slept: list[float], path: str, fault: str) -> None:
     server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
     server.on(path, once(FAULTS[fault]))
     with pytest.raises(SourceMissingError, match=r"season 2018: got no race with results and timing of rounds 5"):
@@ -237,7 +242,7 @@ def test_a_passing_fault_is_got_over(read: Read, server: ReplayServer, slept: li
     assert [request.path for request in server.requests].count(path) == 2
 
 
-@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("fault", ["reset", "html", "5xx"])
 def test_a_lasting_fault_pauses_the_run(read: Read, server: ReplayServer, slept: list[float], fault: str) -> None:
     server.on(f"{ERGAST}/2018/5/results.json", FAULTS[fault])
     with pytest.raises(SourcePausedError, match=r"results of season 2018 round 5: got .* \(tried 3 times\)") as paused:
