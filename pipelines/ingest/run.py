@@ -34,6 +34,8 @@ from pipelines.steps import code_hash
 logger = logging.getLogger(__name__)
 
 MAX_QUARANTINED_SHARE = 0.02
+# a race has some ten changes of track status: one bad line of the feed is a large share of them, and no reason to stop
+ONE_BAD_LINE = ("track_status", "race_control", "weather")
 Progress = Callable[[str, int, int], None]
 
 
@@ -278,7 +280,8 @@ def _refuse_thin(offered: SeasonTables) -> None:
         rejected = offered.quarantine[table]
         kept = len(offered.tables.get(table, ()))
         share = len(rejected) / (kept + len(rejected))
-        if share > MAX_QUARANTINED_SHARE:
+        one_line = table in ONE_BAD_LINE and len(rejected) == 1 and kept
+        if share > MAX_QUARANTINED_SHARE and not one_line:
             reasons = rejected["reason"].value_counts()
             first = rejected[rejected["reason"] == reasons.index[0]].iloc[0]
             raise TooManyQuarantinedError(
