@@ -74,7 +74,12 @@ _SOURCES: tuple[SourceInfo, ...] = (
         name="files",
         title="FastF1, Ergast and f1db files that you have",
         options="--seasons 2018-2024 --path DIR [--path ...]",
-        tables=_all_seasons(*_RACES, "qualifying", *_TIMING),
+        tables={
+            **_all_seasons(*_RACES, "qualifying", *_TIMING),
+            "sprint_results": 2021,
+            "driver_standings": None,
+            "constructor_standings": None,
+        },
         seasons="those of the files; laps come from FastF1 exports, which begin in 2018",
         licence="stays with each file: the Ergast dump on Kaggle CC0-1.0, f1db CC BY 4.0, timing exports none stated",
         notes=(

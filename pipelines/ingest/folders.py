@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipelines.errors import SourceMissingError
-from pipelines.ingest import conditions, courses, entries, fallbacks, timing
+from pipelines.ingest import conditions, courses, entries, fallbacks, standings, timing
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.ergast import FILES as ERGAST_FILES
 from pipelines.ingest.ergast import ErgastDump
@@ -46,6 +46,9 @@ class Inputs:
     weather: pd.DataFrame
     track_status: pd.DataFrame
     race_control: pd.DataFrame
+    sprint: pd.DataFrame
+    driver_standings: pd.DataFrame
+    constructor_standings: pd.DataFrame
 
 
 class Folders:
@@ -108,11 +111,6 @@ class Folders:
         dumps = [ErgastDump(path) for path in self.paths if (path / "ergast" / "races.csv").is_file()]
         races = self._read_calendar(asked, dumps, sieve)
         results = self._read_results(asked, dumps, sieve)
-        qualifying = [
-            sieve.check("qualifying", sieve.asked("qualifying", dump.qualifying), entries.QUALIFYING_RULES)
-            for dump in dumps
-            if dump.qualifying is not None
-        ]
         undercut, round_ = "fastf1_undercut", {"Round": ("round", "int")}
         fastf1: _Columns = {"RoundNumber": ("round", "int")}
         weather = {"fastf1/weather_*.parquet": {**conditions.WEATHER_COLUMNS, **fastf1}}
@@ -120,13 +118,25 @@ class Folders:
         status = {"fastf1/track_status_*.parquet": {**conditions.STATUS_COLUMNS, **fastf1}}
         status[f"{undercut}/track_status_*.parquet"] = {**conditions.STATUS_COLUMNS, **round_}  # type: ignore[dict-item]
 
+        def of_dumps(
+            table: str, frames: list[pd.DataFrame | None], key: list[str], content: list[str], rules: list[Any]
+        ) -> pd.DataFrame:
+            checked = [sieve.check(table, sieve.asked(table, frame), rules) for frame in frames if frame is not None]
+            return sieve.union(table, checked, key, content)
+
         def ours(columns: _Columns) -> list[str]:
             return ["season", "round", *[name for name, _ in columns.values() if name not in ("season", "round")]]
 
         return Inputs(
             races=races,
             results=results,
-            qualifying=sieve.union("qualifying", qualifying, entries.ENTRY_KEY, entries.QUALIFYING_CONTENT),
+            qualifying=of_dumps(
+                "qualifying",
+                [dump.qualifying for dump in dumps],
+                entries.ENTRY_KEY,
+                entries.QUALIFYING_CONTENT,
+                entries.QUALIFYING_RULES,
+            ),
             circuits=_latest([dump.circuits for dump in dumps], "circuit_id"),
             drivers=_latest([dump.drivers for dump in dumps if len(dump.drivers)], "driver_id"),
             constructors=_latest([dump.constructors for dump in dumps if len(dump.constructors)], "constructor_id"),
@@ -161,6 +171,27 @@ class Folders:
                 sieve, "track_status", status, conditions.STATUS_KEY, ours(conditions.STATUS_COLUMNS), conditions.STATUS_RULES
             ),
             race_control=self._read_race_control(races, sieve),
+            sprint=of_dumps(
+                "sprint_results",
+                [dump.sprint for dump in dumps],
+                entries.ENTRY_KEY,
+                standings.SPRINT_CONTENT,
+                standings.SPRINT_RULES,
+            ),
+            driver_standings=of_dumps(
+                "driver_standings",
+                [dump.driver_standings for dump in dumps],
+                standings.DRIVER_STANDING_KEY,
+                standings.STANDING_CONTENT,
+                standings.DRIVER_STANDING_RULES,
+            ),
+            constructor_standings=of_dumps(
+                "constructor_standings",
+                [dump.constructor_standings for dump in dumps],
+                standings.CONSTRUCTOR_STANDING_KEY,
+                standings.STANDING_CONTENT,
+                standings.CONSTRUCTOR_STANDING_RULES,
+            ),
         )
 
     def _read_race_control(self, races: pd.DataFrame, sieve: Sieve) -> pd.DataFrame:

@@ -48,6 +48,8 @@ def test_every_race_entry_and_lap_is_there(lake: Lake) -> None:
     assert (counts["races"], counts["entries"], counts["laps"]) == (149, 2979, 162_718)
     assert counts["qualifying"] == 2976
     assert (counts["stints"], counts["pit_stops"]) == (8014, 5314)
+    assert (counts["sprint_results"], counts["driver_standings"], counts["constructor_standings"]) == (360, 3096, 1490)
+    assert lake.read("sprint_results").groupby("season")["race_id"].nunique().to_dict() == {2021: 3, 2022: 3, 2023: 6, 2024: 6}
     assert lake.read("laps").groupby("season").size().tolist() == [22336, 23676, 18343, 23758, 23577, 24422, 26606]
 
 
