@@ -26,10 +26,10 @@ from pipelines.errors import SourceFormatError, SourcePausedError
 from pipelines.ingest.http_answers import (
     MalformedError,
     TroubleError,
-    beginning,
     instant,
     malformed,
     parse_json,
+    refusal,
     retry_after_s,
 )
 from pipelines.ingest.http_cache import ResponseCache, Stored
@@ -159,8 +159,9 @@ class PoliteClient:
                 for; such a body is asked for again and never kept.
 
         Raises:
-            SourcePausedError: the limit is used up for long, or the service did not answer however often it was asked.
-            SourceFormatError: a status 4xx, or a body that is no JSON, too large or refused by `validate`.
+            SourcePausedError: the limit is used up for long, the service did not answer however often it was asked, or it
+                answers only to accounts now (401).
+            SourceFormatError: another status 4xx, or a body that is no JSON, too large or refused by `validate`.
         """
         path, url = path.lstrip("/"), self.url(path, params)
         file = self._cache.file(path, params)
@@ -229,12 +230,7 @@ class PoliteClient:
             confirmed = {name: headers[name] for name in ("etag", "last-modified") if name in headers}
             return replace(kept, headers=kept.headers | confirmed, fetched_at_s=self._clock())
         if status not in (200, 404) or (status == 404 and not accept_404):
-            raise SourceFormatError(
-                url,
-                got=f"HTTP {status} {beginning(body)}",
-                expected="HTTP 200",
-                next_step="check the season, the rounds and the service's URL; what was fetched is kept",
-            )
+            raise refusal(self.name, url, status, body)
         return Stored(status, headers, body, self._clock())
 
     def _before_request(self, request: httpx.Request) -> None:

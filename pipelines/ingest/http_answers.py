@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from pipelines.errors import SourceFormatError
+from pipelines.errors import SourceFormatError, SourcePausedError
 
 LONGEST_RETRY_AFTER_S = 7 * 86_400.0  # whatever a service says, it may be asked again after a week
 
@@ -64,6 +64,22 @@ def parse_json(content_type: str | None, body: bytes, url: str, validate: Callab
             expected = f"the documented fields ({type(error).__name__}: {error})"
             raise malformed(url, got=beginning(body), expected=expected) from error
     return data
+
+
+def refusal(service: str, url: str, status: int, body: bytes) -> SourceFormatError | SourcePausedError:
+    """The error of a status that says no, whoever asks again at once.
+
+    401 is no mistake of the request: nobody signs in here, and OpenF1 answers so, about old races too, while a session is under
+    way. Nobody says how long that is.
+    """
+    got = f"HTTP {status} {beginning(body)}"
+    if status == 401:
+        return SourcePausedError(
+            f"{service}: {url}: got {got}, expected HTTP 200, as it answers without an account while no session is under way; run "
+            "the same command again after the session, what was fetched is kept"
+        )
+    next_step = "check the season, the rounds and the service's URL; what was fetched is kept"
+    return SourceFormatError(url, got=got, expected="HTTP 200", next_step=next_step)
 
 
 def beginning(body: bytes) -> str:

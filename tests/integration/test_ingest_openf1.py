@@ -160,6 +160,18 @@ class TestInventedSeason:
         assert set(asked.values()) == {1}
         assert len(asked) + 1 == REQUESTS_2022
 
+    def test_a_session_under_way_keeps_the_complete_rounds(self, server: ReplayServer, home: Settings) -> None:
+        server.serve(authored)
+        live = Response(status=401, body={"detail": "Live F1 session in progress. Access is restricted to authenticated users."})
+        server.on("/v1/weather", once(live), {"session_key": 9304})
+        reading = OpenF1Source(home).read([2022], IngestReport("openf1", is_simulated=False, seasons=[2022]))
+        assert next(reading).rounds == {1}
+        with pytest.raises(SourcePausedError, match=r"F1 session in progress.*run the same command again after the session"):
+            next(reading)
+        (season,), _ = read(OpenF1Source(home), 2022)
+        assert set(season.tables["laps"]["round"]) == {1, 2}
+        assert Counter(server.paths())["/v1/weather?session_key=9304"] == 2
+
     def test_a_killed_run_goes_on_where_it_was(self, server: ReplayServer, home: Settings) -> None:
         server.serve(authored)
         server.on("/v1/position", once(Response(delay_s=60)), {"session_key": 9304})

@@ -279,6 +279,10 @@ STAYING = {
     "html page": (html_page(), SourceFormatError, 3, "text/html.*DOCTYPE html.*expected application/json"),
     "wrong type": (wrong_type(), SourceFormatError, 3, "text/csv.*season,round"),
     "forbidden": (Response(status=403, body=b"no entry"), SourceFormatError, 1, "HTTP 403 'no entry'"),
+    "account wanted": (
+        Response(status=401, body=b'{"detail":"Live F1 session in progress. Access is restricted."}'),
+        *(SourcePausedError, 1, "HTTP 401 .*Live F1 session in progress.*same command again after the session"),
+    ),
     "round trip": (Response(status=302, headers={"Location": "/a"}), SourceFormatError, 63, "TooManyRedirects"),
     "cut off": (cut_off(RACE), SourcePausedError, 5, "without sending complete message body"),
     "reset": (reset(), SourcePausedError, 5, "reset by peer"),
