@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,12 +104,25 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Delete temporary files and folders a killed process left below `folder`; returns how many."""
+def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> int:
+    """Delete temporary files and folders a killed process left below `folder`; returns how many.
+
+    Where other processes write too, `older_than_s` (seconds since the last change) leaves them what they are writing.
+    """
     leftovers = sorted(folder.rglob(f"{TMP_PREFIX}*")) if folder.exists() else []
+    if older_than_s > 0:
+        leftovers = [path for path in leftovers if _age_s(path) > older_than_s]
     for path in leftovers:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since the last change; 0 where its writer has just finished with it."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

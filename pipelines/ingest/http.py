@@ -86,7 +86,7 @@ class PoliteClient:
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the service and how to treat it; nothing is asked yet.
+        """Take the service and how to treat it; nothing is asked yet, and what killed runs left half written is removed.
 
         Args:
             name: the service in messages, such as `jolpica`.
@@ -110,6 +110,7 @@ class PoliteClient:
         self._base_url = base_url.rstrip("/")
         self._cache = ResponseCache(cache_dir)
         self._pace = Pace(name, cache_dir, limits, sleep=sleep, clock=clock)
+        self._pace.remove_leftovers()
         self._refresh, self._timeout_s, self._max_retries = refresh, timeout_s, max_retries
         self._sleep, self._clock = sleep, clock
         self._asked: set[Path] = set()

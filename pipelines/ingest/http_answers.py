@@ -75,8 +75,8 @@ def refusal(service: str, url: str, status: int, body: bytes) -> SourceFormatErr
     got = f"HTTP {status} {beginning(body)}"
     if status == 401:
         return SourcePausedError(
-            f"{service}: {url}: got {got}, expected HTTP 200, as it answers without an account while no session is under way; run "
-            "the same command again after the session, what was fetched is kept"
+            f"{service}: {url}: got {got}, expected HTTP 200, as it answers without an account while no session is under way; "
+            "run the same command again after the session, what was fetched is kept"
         )
     next_step = "check the season, the rounds and the service's URL; what was fetched is kept"
     return SourceFormatError(url, got=got, expected="HTTP 200", next_step=next_step)

@@ -12,11 +12,12 @@ import pandas as pd
 from filelock import FileLock
 
 from feature_repo.errors import BadUsageError
-from feature_repo.files import write_text
+from feature_repo.files import remove_leftovers, write_text
 from pipelines.errors import SourcePausedError
 
 logger = logging.getLogger(__name__)
 
+LEFTOVER_AGE_S = 3600.0  # nobody writes one answer for so long
 PATIENCE_S = 60.0  # a longer wait ends the run with an instant to go on from, rather than a process that seems to hang
 
 
@@ -103,6 +104,11 @@ class Pace:
             if wait_s > 2:  # the pauses of a per-second limit are not news
                 logger.info("request_waits service=%s seconds=%.0f reason=limit", self.service, wait_s)
             self._sleep(max(wait_s, 0.001))
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed processes left of their writes in the folder, and nothing that another one is writing."""
+        with FileLock(self._lock):
+            remove_leftovers(self._lock.parent, older_than_s=LEFTOVER_AGE_S)
 
     def _take_turn(self) -> float:
         """0 and the request is counted, or the seconds to wait before trying again."""

@@ -1,6 +1,8 @@
 """Ids, atomic files, the visibility rule and settings."""
 
 import json
+import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,6 +59,14 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".tmp-dir").mkdir()
     assert files.remove_leftovers(tmp_path) == 2
     assert [path.name for path in tmp_path.rglob("*")] == ["lake"]
+
+
+def test_leftovers_that_may_be_of_a_running_process_stay(tmp_path: Path) -> None:
+    for name, age_s in (("old", 3700), ("new", 3500)):
+        (tmp_path / f".tmp-{name}").write_bytes(b"half")
+        os.utime(tmp_path / f".tmp-{name}", (time.time() - age_s,) * 2)
+    assert files.remove_leftovers(tmp_path, older_than_s=3600) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-new"]
 
 
 def test_parquet_is_written_in_microseconds_with_its_zone(tmp_path: Path) -> None:
