@@ -101,13 +101,18 @@ _SOURCES: tuple[SourceInfo, ...] = (
             "stints": None,
             "pit_stops": 2011,
         },
-        seasons="1996 (the first with lap times) to the current one; courses before 2018 need --path DIR with f1db/races.csv",
+        seasons=(
+            "1996 (the first with lap times) to the current one; courses before 2018 and start times before 2005 need --path DIR "
+            "with f1db/races.csv"
+        ),
         licence="CC BY-NC-SA 4.0, non-commercial use only (terms of use of 27 August 2025)",
         limits=Limits(per_second=4, per_hour=500),
         limits_note="documented for access without a token; lower limits are announced",
         urls=("jolpica_url",),
         notes=(
             "Laps have times and places only: no sectors, speeds or tyres; stints have no compound.",
+            "It has no start time of races before 2005, and a race without one is left out: give it in the columns `date` and "
+            "`time` (UTC) of the f1db/races.csv of --path.",
             "A page has at most 100 rows, so lap times are most of the roughly 370 requests of a season.",
         ),
     ),

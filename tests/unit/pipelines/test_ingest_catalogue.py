@@ -82,6 +82,12 @@ def test_the_document_has_every_source_table_and_rule() -> None:
     assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["✓", "✓", "from 2011", "✓", "✓", "✓"]
 
 
+def test_what_old_seasons_of_jolpica_need_is_said() -> None:
+    jolpica = catalogue.source_info("jolpica")
+    assert "start times before 2005 need --path DIR with f1db/races.csv" in jolpica.seasons
+    assert any("no start time" in note and "before 2005" in note for note in jolpica.notes)
+
+
 def test_the_command_lists_json_and_markdown(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["--json"])
     assert said.exit_code == 0
