@@ -93,33 +93,37 @@ def recorded_openf1(shared: Path) -> Handler:
             rows = rows[_chosen(rows, field, compare, values)]
         if rows.empty:
             return Response(status=404, body={"detail": "No results found."})
-        return Response(body=[dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False, name=None)])
+        found = pd.DataFrame({name: _json_values(rows[name]) for name in rows.columns})
+        return Response(body=[dict(zip(found.columns, row, strict=True)) for row in found.itertuples(index=False, name=None)])
 
     return answer
 
 
 @cache
 def _openf1_rows(shared: Path, table: str) -> pd.DataFrame | None:
-    """All recorded rows of a table, every value as JSON has it (object columns)."""
+    """All recorded rows of a table; columns of numbers that are all whole are nullable integers."""
     files = sorted((shared / "openf1").glob(f"{table}_20[0-9][0-9].parquet"))
     if not files:
         return None
     extra = [*_NOT_OPENF1, "session_key"] if table == "meetings" else _NOT_OPENF1
     rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True).drop(columns=extra, errors="ignore")
-    return pd.DataFrame({name: _json_values(rows[name]) for name in rows.columns})
+    return pd.DataFrame({name: _numbers(rows[name]) for name in rows.columns})
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    values = pd.to_numeric(column) if column.name in _NUMBERS else column
+    is_whole = pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all()
+    return values.astype("Int64") if is_whole else values
 
 
 def _json_values(column: pd.Series) -> pd.Series:
-    """Whole floats as integers, lists that were kept as text as lists, missing values as None."""
+    """Every value as JSON has it: lists that were kept as text as lists, missing values as None (an object column)."""
     known = column[column.notna()]
-    if column.name in _NUMBERS:
-        known = pd.to_numeric(known)
-    if pd.api.types.is_float_dtype(known) and (known % 1 == 0).all():
-        known = known.astype("int64")
+    found = known.tolist()
     if (known.dtype == object and column.name in {"duration", "gap_to_leader"}) or str(column.name).startswith("segments_"):
-        known = known.map(_from_text)
+        found = [_from_text(text) for text in found]
     values = pd.Series([None] * len(column), index=column.index, dtype=object)
-    values.loc[known.index] = pd.Series(known.tolist(), index=known.index, dtype=object)
+    values.loc[known.index] = pd.Series(found, index=known.index, dtype=object)
     return values
 
 
@@ -146,12 +150,10 @@ def _chosen(rows: pd.DataFrame, field: str, compare: str, values: list[str]) -> 
         return pd.Series(False, index=rows.index)
     column = rows[field]
     if values == ["latest"]:
-        return column == column.max()
-    chosen = pd.Series(False, index=rows.index)
-    for value in values:
-        wanted = _value(value, field)
-        chosen |= pd.Series([_is(_value(have, field), compare, wanted) for have in column], index=rows.index, dtype=bool)
-    return chosen
+        return column.isin([column.max()])
+    wanted = [_value(value, field) for value in values]
+    every = [(have, _value(have, field)) for have in column.dropna().unique()]
+    return column.isin([have for have, value in every if any(_is(value, compare, one) for one in wanted)])
 
 
 def _value(value: Any, field: str) -> Any:
@@ -169,7 +171,7 @@ def _value(value: Any, field: str) -> Any:
 
 def _is(have: Any, compare: str, wanted: Any) -> bool:
     try:
-        return have is not None and bool(_OPERATORS[compare](have, wanted))
+        return bool(_OPERATORS[compare](have, wanted))
     except TypeError:  # a number and a text never match
         return False
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from http_replay import (
+    Clock,
     Handler,
     ReplayServer,
     Request,
@@ -50,21 +51,6 @@ DAY = 86_400.0
 AFTER = pd.Timestamp("2031-03-01", tz="UTC").timestamp()  # the season of the hand-written responses is over
 
 
-class Clock:
-    """Epoch seconds that only sleeping and tests move."""
-
-    def __init__(self, now: float = AFTER) -> None:
-        self.now = now
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 @pytest.fixture
 def server() -> Iterator[ReplayServer]:
     with ReplayServer() as replay:
@@ -75,7 +61,7 @@ def server() -> Iterator[ReplayServer]:
 
 def a_source(server: ReplayServer, home: Path, clock: Clock | None = None, **options: Any) -> JolpicaSource:
     """A source of its own, as a new run makes it; `home` holds the cache."""
-    clock = clock or Clock()
+    clock = clock or Clock(AFTER)
     settings = Settings(home=home, jolpica_url=f"{server.url}{BASE}")
     limits = options.pop("limits", Limits(per_second=100_000))
     client = PoliteClient(
@@ -313,7 +299,7 @@ def test_passing_faults_all_over_a_season_change_nothing(server: ReplayServer, t
     }
     for path, fault in faults.items():
         server.on(f"{BASE}/{path}.json", once(fault))
-    clock = Clock()
+    clock = Clock(AFTER)
     [found], _ = read(a_source(server, tmp_path, clock), 2030)
     same_as_clean(found, clean)
     again = {path for path, times in Counter(server.paths()).items() if times == 2}
@@ -461,7 +447,7 @@ def test_a_season_under_way_is_asked_again_where_it_can_change(server: ReplaySer
 def test_the_hourly_limit_stops_the_run_with_what_is_complete(server: ReplayServer, tmp_path: Path) -> None:
     home = Settings(home=tmp_path)
     limits = Limits(per_second=1000, per_hour=9)  # calendar, results, qualifying, sprint, and the 4 documents of round 1
-    clock = Clock()
+    clock = Clock(AFTER)
     with pytest.raises(SourcePausedError, match="season 2030: 1 of 2 races are complete") as paused:
         ingest(home, a_source(server, tmp_path, clock, limits=limits), [2030])
     assert paused.value.retry_at is not None
