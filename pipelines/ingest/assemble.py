@@ -4,7 +4,7 @@ Every source that has a calendar and results ends here, so an instant, a grid pl
 whoever reported it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from feature_repo.ids import make_race_id
 from pipelines.ingest import conditions, entries, standings, timing
 from pipelines.ingest.base import SeasonTables
+from pipelines.ingest.catalogue import source_info
 from pipelines.ingest.reading import no_rows
 from pipelines.ingest.sieve import Sieve
 from pipelines.schemas import TABLES, empty_frame
@@ -75,16 +76,18 @@ class RawSeason:
     origins: Mapping[int, float] = field(default_factory=dict)
 
 
-def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | None = None) -> SeasonTables:
-    """The canonical tables of one raw season.
+def assemble(raw: RawSeason, source: str, sieve: Sieve) -> SeasonTables:
+    """The canonical tables of one raw season: those that the catalogue says the source gives.
 
     Args:
         raw: what the source says.
-        source: the value of the column `source` in every row.
+        source: its name, the value of the column `source` in every row.
         sieve: where rows that belong to no race, driver or clock go; keeps the books and the notes.
-        only: tables that the source speaks for; the others are left out. None: all.
+
+    Raises:
+        BadUsageError: the catalogue has no such source.
     """
-    season = raw.season
+    season, given = raw.season, source_info(source).tables
     qualifying = _or_none(raw.qualifying, ["round", "position"], ["driver_id"])
     teams = raw.laps[["round", "code", "Team"]].dropna().drop_duplicates(["round", "code"]) if "Team" in raw.laps else None
     results = entries.known_results(raw.results, raw.races, teams, raw.laps, sieve)
@@ -139,11 +142,12 @@ def assemble(raw: RawSeason, source: str, sieve: Sieve, only: Collection[str] | 
         _or_none(raw.drivers, [], ["driver_id"]),
         _or_none(raw.constructors, [], ["constructor_id"]),
     )
-    wanted = list(TABLES) if only is None else [name for name in TABLES if name in only]
+    wanted = [name for name in TABLES if name in given]
     for name in (name for name in dimensions if name in wanted):
         sieve.derived(name, len(dimensions[name]))
     tables |= dimensions
-    for name in (name for name in wanted if name not in tables or tables[name].empty):
+    empty = [name for name in wanted if name not in tables or tables[name].empty]
+    for name in (name for name in empty if (given[name] or season) <= season):
         sieve.report.note(f"{name}: no rows of {season}")
     finished = {name: _finish(name, tables.get(name), source) for name in wanted}
     return SeasonTables(season, finished, sieve.rejected(season))

@@ -42,10 +42,6 @@ from pipelines.ingest.sieve import Sieve
 
 logger = logging.getLogger(__name__)
 
-TABLES = (
-    *("circuits", "races", "drivers", "constructors", "entries", "qualifying"),
-    *("laps", "stints", "pit_stops", "weather", "track_status", "race_control"),
-)
 FIRST_SEASON = 2018  # of the live timing archive
 TRIES = 3
 _FIRST_BACK_OFF_S = 2.0
@@ -271,7 +267,7 @@ class FastF1Source:
             constructors=jolpica_tables.constructors(read.results),
             **{table: read.frames.get(table, sieve) for table in LIVE_TABLES},
         )
-        tables = assemble(raw, self.name, sieve, only=TABLES)
+        tables = assemble(raw, self.name, sieve)
         return SeasonTables(season, tables.tables, tables.quarantine, rounds)
 
 

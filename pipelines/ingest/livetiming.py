@@ -28,7 +28,6 @@ from pipelines.lake import Lake
 
 logger = logging.getLogger(__name__)
 
-TABLES = ("laps", "stints", "pit_stops", "weather", "track_status", "race_control")
 _TABLE_OF = {
     "TimingData": "laps",
     "TimingAppData": "stints",
@@ -196,7 +195,7 @@ class LiveTimingSource:
             **{table: frames.get(table, sieve) for table in LIVE_TABLES},
             origins={race.round: race.origin for race in races if race.origin is not None},
         )
-        tables = assemble(raw, self.name, sieve, only=TABLES)
+        tables = assemble(raw, self.name, sieve)
         return SeasonTables(season, tables.tables, tables.quarantine, rounds)
 
 

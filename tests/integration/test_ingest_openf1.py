@@ -21,6 +21,7 @@ from pipelines import schemas
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest import openf1
 from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.catalogue import source_info
 from pipelines.ingest.http import Limits, PoliteClient
 from pipelines.ingest.openf1 import OpenF1Source
 from pipelines.ingest.openf1_answers import race_weekends, typed
@@ -97,6 +98,10 @@ class TestInventedSeason:
         ]
         assert any("Second Grand Prix on 2022-03-20: OpenF1 has no result" in note for note in invented.notes)
         assert len(invented.paths) == len(set(invented.paths)) == REQUESTS_2022
+
+    def test_nothing_is_said_of_tables_that_it_never_gives(self, invented: Read) -> None:
+        assert set(invented.tables) == set(source_info("openf1").tables)
+        assert not [note for note in invented.notes if note.endswith(": no rows of 2022")]
 
     def test_an_empty_list_is_as_good_as_a_404(self, server: ReplayServer, home: Settings, invented: Read) -> None:
         server.serve(lambda request: found if (found := authored(request)).status == 200 else Response(body=[]))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -11,8 +12,11 @@ from feature_repo.errors import BadUsageError
 from feature_repo.settings import Settings
 from pipelines.commands_sources import sources as command
 from pipelines.ingest import catalogue
+from pipelines.ingest.assemble import RawSeason, assemble
+from pipelines.ingest.base import IngestReport
 from pipelines.ingest.http_limits import Limits
 from pipelines.ingest.precedence import as_rows
+from pipelines.ingest.sieve import Sieve
 from pipelines.schemas import TABLES
 from pipelines.simulator.tables import NOT_SIMULATED
 
@@ -86,6 +90,13 @@ def test_what_old_seasons_of_jolpica_need_is_said() -> None:
     jolpica = catalogue.source_info("jolpica")
     assert "start times before 2005 need --path DIR with f1db/races.csv" in jolpica.seasons
     assert any("no start time" in note and "before 2005" in note for note in jolpica.notes)
+
+
+def test_races_are_assembled_only_for_sources_that_exist() -> None:
+    report = IngestReport("elsewhere", is_simulated=False, seasons=[2030])
+    nothing = RawSeason(2030, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+    with pytest.raises(BadUsageError, match="got 'elsewhere', expected one of simulator, files"):
+        assemble(nothing, "elsewhere", Sieve(report, [2030]))
 
 
 def test_the_command_lists_json_and_markdown(app: typer.Typer) -> None:

@@ -119,6 +119,13 @@ def test_a_missing_file_is_said_and_not_fatal(tmp_path: Path, table: str) -> Non
     assert f"{table}: no rows of {SEASON}" in report.notes
 
 
+def test_seasons_without_sprints_are_not_said_to_lack_them(tmp_path: Path) -> None:
+    tables, report = run(tmp_path, tiny_frames(2020), season=2020)
+    assert tables["sprint_results"].empty
+    said = [note for note in report.notes if note.startswith(TABLES)]
+    assert said == ["driver_standings: no rows of 2020", "constructor_standings: no rows of 2020"]
+
+
 def test_rows_of_other_seasons_and_of_both_dumps_are_counted(tmp_path: Path) -> None:
     """A dump holds every season and every race's standings; a second one has its own numbers for the same rows."""
     earlier, later = championship_frames(SEASON - 1), championship_frames(id_offset=500)
