@@ -116,7 +116,9 @@ class LiveTimingSource:
                 except SourceFormatError as error:
                     if files[0].suffix != ".txt" or files[0] in self.paths:
                         raise
-                    self._left_out.append(f"livetiming: {files[0]} is left out: {error}")
+                    where = "" if error.row is None else f"line {error.row}: "
+                    what = f"{where}got {error.got}, expected {error.expected}"
+                    self._left_out.append(f"livetiming: {files[0]} is left out: {what}")
                     continue
                 info = session_info(recording)
                 if info is None:

@@ -229,6 +229,9 @@ def test_a_folder_of_sessions_gives_its_races(home: Settings, tmp_path: Path) ->
     left_out = "\n".join(note for note in report.notes if "is left out" in note)
     for why in ("'Qualifying' is not a race", "is of the same race", "no SessionInfo says", "notes.txt"):
         assert why in left_out
+    (unreadable,) = (note for note in report.notes if "notes.txt is left out" in note)
+    assert "left out: line 1: got 2 of 2 lines that cannot be understood, first 'what we saw'" in unreadable
+    assert unreadable.endswith("expected at most 20% of them")  # advice of an error that ends a run is none in a note
 
 
 def test_one_stream_is_read_with_what_says_which_session_it_is(home: Settings, tmp_path: Path) -> None:
