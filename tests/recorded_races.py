@@ -107,7 +107,7 @@ def as_page(table: pd.DataFrame) -> str:
         "The live timing of four races was recorded (2018 Azerbaijan, 2020 Belgium, 2022 Bahrain, 2023 Miami), and much of what",
         "Jolpica answers about them. Read through `--source jolpica` (the real client, over a socket) and `--source livetiming`",
         "into one home, they are put beside `--source files`: latest row of each key, instants within a second, numbers equal.",
-        "What of Jolpica was not recorded (calendars of 2018 and 2020, some of qualifying) is made from the Ergast dump in its format.",
+        "What of Jolpica was not recorded (calendars of 2018 and 2020, some of qualifying) is made from the Ergast dump.",
         "",
         "| table | column | rows of both | differ | largest (s, or units) | why |",
         "|---|---|---|---|---|---|",

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipelines.ingest.precedence import PRECEDENCE
+from pipelines.ingest.precedence import CORRECTED, PRECEDENCE
 from pipelines.schemas import TABLES, conform
 
 NAMES = ("files", "fastf1", "livetiming", "jolpica", "openf1")
@@ -31,6 +31,10 @@ def said_by(name: str, lake: dict[str, pd.DataFrame], seed: int, *, season: int 
                 rows[column] = rows[column].mask(rng.random(len(rows)) < 0.3)
             elif col.kind == "int" and column in PRECEDENCE[table].tolerance:
                 rows[column] = rows[column].mask(rng.random(len(rows)) < 0.1, rows[column] + 1)
+        if table in CORRECTED:
+            # every source puts the flag, and so the result, at a second of its own
+            by = pd.Timedelta(seconds=int(rng.integers(-3, 4)))
+            rows["event_timestamp"], rows["created_timestamp"] = rows["event_timestamp"] + by, rows["created_timestamp"] + by
         if len(rows):
             said[table] = conform(table, rows)
     return said

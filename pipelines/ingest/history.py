@@ -52,6 +52,8 @@ def with_history(
             # never known before it was said, nor at the instant of the row that it corrects
             after = old[CREATED].iat[newest] + pd.Timedelta(microseconds=1)
             earlier, known[last] = at_old, max(observed_at, after, new[EVENT].iat[last])
+            # the newest event is what a question finds, so a correction is never of an earlier instant
+            new.loc[last, EVENT] = max(new[EVENT].iat[last], old[EVENT].iat[newest])
         kept_old += [int(number) for number in earlier]
         told = set(old["_content"].iloc[earlier])
         repeated += [number for number in first if new["_content"].iat[number] in told]

@@ -186,6 +186,8 @@ def _merge_versions(table: str, rule: Precedence, given: Mapping[str, pd.DataFra
         merged[EVENT] = merged[[EVENT, CREATED]].min(axis=1)
         versions.append(merged.drop(columns="_at"))
     every = pd.concat(versions, ignore_index=True).sort_values([*key, CREATED], kind="stable", ignore_index=True)
+    # sources put one flag at seconds of their own: a later version must not look older, or the newest event would hide it
+    every[EVENT] = every.groupby(key, sort=False)[EVENT].cummax()
     return every[changes(table, every)].reset_index(drop=True)[TABLES[table].columns].astype(empty_frame(table).dtypes.to_dict())
 
 

@@ -1,4 +1,4 @@
-"""The lake from recorded Jolpica responses and live timing equals the lake from files; what differs is known, counted and explained.
+"""Recorded Jolpica responses and live timing give the lake that files give; what differs is known, counted and explained.
 
 docs/recorded-races.md has the same table; a test keeps the two in step.
 """

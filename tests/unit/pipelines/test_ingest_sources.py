@@ -14,6 +14,7 @@ from pipelines.errors import SourceFormatError, SourceMissingError, SourcePaused
 from pipelines.ingest import differences
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.kept import KeptSources
+from pipelines.ingest.merge import merge
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES
@@ -182,3 +183,40 @@ def test_differences_are_reported_with_counts_and_rows(settings: Settings, files
     assert int(row["other_value"]) == int(row["value"]) + 1
     with pytest.raises(SourceMissingError):
         differences.read(settings, [SEASON + 1])
+
+
+def test_a_later_version_is_found_though_its_source_puts_the_flag_earlier(files: Frames) -> None:
+    """One source tells the order on the road as well; the one believed more knows the result alone, at another second."""
+    key = list(TABLES["entries"].key)
+    official = files["entries"]
+    second, hour = pd.Timedelta(seconds=1), pd.Timedelta(hours=1)
+    on_the_road = official.assign(
+        source="openf1",
+        status="Finished",
+        event_timestamp=official["event_timestamp"] + second,
+        created_timestamp=official["event_timestamp"] + second,
+    )
+    later = official.assign(
+        source="openf1",
+        event_timestamp=official["event_timestamp"] + second,
+        created_timestamp=official["created_timestamp"] + second,
+    )
+    told = {"files": {"entries": official}, "openf1": {"entries": pd.concat([on_the_road, later], ignore_index=True)}}
+    rows = merge(told).tables["entries"]
+    now = latest_visible(rows, key, official["created_timestamp"].max() + hour).sort_values(key)
+    assert now["status"].tolist() == official.sort_values(key)["status"].tolist()
+    assert not rows.empty
+    assert (rows["status"] == "Finished").any()
+
+
+def test_a_correction_that_moves_the_flag_back_is_found(settings: Settings, files: Frames) -> None:
+    ingest(settings, Told("jolpica", files), [SEASON], observed_at=AT)
+    entries = files["entries"]
+    again = entries.assign(
+        status="Disqualified",
+        event_timestamp=entries["event_timestamp"] - pd.Timedelta(seconds=1),
+        created_timestamp=entries["created_timestamp"] - pd.Timedelta(seconds=1),
+    )
+    ingest(settings, Told("jolpica", {**files, "entries": again}), [SEASON], observed_at=AT)
+    known = latest_visible(Lake(settings.lake_dir).read("entries"), list(TABLES["entries"].key), AT)
+    assert set(known["status"]) == {"Disqualified"}
