@@ -18,7 +18,6 @@ from pipelines.ingest.files import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 
-
 OBSERVED = pd.Timestamp("2026-01-01T00:00:00Z")  # when the new version is read
 
 
