@@ -101,7 +101,7 @@ def ingest(
             return
         if not as_json:
             views.show("ingest", found)
-    from pipelines.ingest import differences
+    from pipelines.ingest.merging import differences
 
     said = differences.read(settings, parse_seasons(seasons) if seasons and source != "simulator" else None).to_json()
     emit(said, as_json=as_json, show=lambda: views.show("differences", said))

@@ -15,11 +15,13 @@ from unittest import mock
 from http_replay import Clock, ReplayServer, Request, Response, jolpica_from_ergast, recorded_jolpica, recorded_openf1
 
 from feature_repo.settings import Settings
-from pipelines.ingest import differences, jolpica, openf1
-from pipelines.ingest.differences import DifferenceReport
-from pipelines.ingest.files import FilesSource
-from pipelines.ingest.http import PoliteClient
+from pipelines.ingest.files.source import FilesSource
+from pipelines.ingest.jolpica import source as jolpica
+from pipelines.ingest.merging import differences
+from pipelines.ingest.merging.differences import DifferenceReport
+from pipelines.ingest.openf1 import source as openf1
 from pipelines.ingest.run import ingest
+from pipelines.ingest.web.client import PoliteClient
 
 SEASONS = (2023, 2024)
 # (table, column, believed, other): why they differ, where they do.

@@ -15,12 +15,12 @@ from http_replay import Handler, ReplayServer, Request, Response, jolpica_from_e
 from lake_differences import Frames, differences
 
 from feature_repo.settings import Settings
-from pipelines.ingest import jolpica
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.files import FilesSource
-from pipelines.ingest.http import PoliteClient
-from pipelines.ingest.livetiming import LiveTimingSource
+from pipelines.ingest.files.source import FilesSource
+from pipelines.ingest.jolpica import source as jolpica
+from pipelines.ingest.livetiming.source import LiveTimingSource
 from pipelines.ingest.run import ingest
+from pipelines.ingest.web.client import PoliteClient
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES
 

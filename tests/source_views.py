@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipelines.ingest.precedence import CORRECTED, PRECEDENCE
+from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
 from pipelines.schemas import TABLES, conform
 
 NAMES = ("files", "fastf1", "livetiming", "jolpica", "openf1")

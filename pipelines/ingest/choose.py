@@ -44,7 +44,7 @@ def choose_source(
     if name not in SERVICES and (rounds is not None or refresh):
         raise BadUsageError(f"--rounds and --refresh are for {', '.join(SERVICES)}; --source {name} reads what it is given")
     if name == "livetiming":
-        from pipelines.ingest.livetiming import LiveTimingSource
+        from pipelines.ingest.livetiming.source import LiveTimingSource
 
         if not paths:
             raise BadUsageError("--source livetiming needs at least one --path FILE_OR_DIR")
@@ -63,20 +63,20 @@ def choose_source(
         return simulator, list(simulator.years)
     years = parse_seasons(seasons)
     if name == "files":
-        from pipelines.ingest.files import FilesSource
+        from pipelines.ingest.files.source import FilesSource
 
         if not paths:
             raise BadUsageError("--source files needs at least one --path DIR")
         return FilesSource(paths), years
     chosen = None if rounds is None else parse_rounds(rounds)
     if name == "jolpica":
-        from pipelines.ingest.jolpica import JolpicaSource
+        from pipelines.ingest.jolpica.source import JolpicaSource
 
         return JolpicaSource(settings, rounds=chosen, refresh=refresh, paths=paths), years
     if name == "openf1":
-        from pipelines.ingest.openf1 import OpenF1Source
+        from pipelines.ingest.openf1.source import OpenF1Source
 
         return OpenF1Source(settings, rounds=chosen, refresh=refresh, paths=paths), years
-    from pipelines.ingest.fastf1 import FastF1Source
+    from pipelines.ingest.fastf1.source import FastF1Source
 
     return FastF1Source(settings, rounds=chosen, refresh=refresh, paths=paths), years

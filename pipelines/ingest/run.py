@@ -24,10 +24,10 @@ from feature_repo.settings import Settings
 from feature_repo.visibility import as_utc
 from pipelines import schemas
 from pipelines.errors import LakeSchemaError, SeasonsError, SourcePausedError, TooManyQuarantinedError
-from pipelines.ingest import differences
 from pipelines.ingest.base import IngestReport, SeasonTables, Source
-from pipelines.ingest.kept import KeptSources
-from pipelines.ingest.merge import Merged, merge
+from pipelines.ingest.merging import differences
+from pipelines.ingest.merging.kept import KeptSources
+from pipelines.ingest.merging.merge import Merged, merge
 from pipelines.lake import Lake, StagedSeason
 from pipelines.steps import code_hash
 

@@ -31,7 +31,7 @@ from feature_repo.stores.offline_read import CACHE
 from feature_repo.visibility import CREATED, EVENT
 from pipelines.flows import run_step
 from pipelines.ingest.base import Source
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.ingest.simulator import SimulatorSource
 

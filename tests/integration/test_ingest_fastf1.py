@@ -18,8 +18,8 @@ from jolpica_pages import jolpica_from_ergast
 from feature_repo.settings import Settings
 from pipelines.errors import SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fastf1 import FastF1Source
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.fastf1.source import FastF1Source
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 

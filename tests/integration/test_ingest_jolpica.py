@@ -38,11 +38,11 @@ from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.catalogue import source_info
-from pipelines.ingest.ergast import ErgastDump
-from pipelines.ingest.files import FilesSource
-from pipelines.ingest.http import Limits, PoliteClient
-from pipelines.ingest.jolpica import JolpicaSource
+from pipelines.ingest.files.ergast import ErgastDump
+from pipelines.ingest.files.source import FilesSource
+from pipelines.ingest.jolpica.source import JolpicaSource
 from pipelines.ingest.run import ingest
+from pipelines.ingest.web.client import Limits, PoliteClient
 from pipelines.lake import Lake
 from pipelines.schemas import conform, validate
 
@@ -463,8 +463,8 @@ _CHILD = """
 import sys
 from pathlib import Path
 from feature_repo.settings import Settings
-from pipelines.ingest.http import Limits, PoliteClient
-from pipelines.ingest.jolpica import JolpicaSource
+from pipelines.ingest.web.client import Limits, PoliteClient
+from pipelines.ingest.jolpica.source import JolpicaSource
 from pipelines.ingest.run import ingest
 
 home, url = Path(sys.argv[1]), sys.argv[2]

@@ -14,7 +14,7 @@ from data.ingest.tiny_sources import SEASON, tiny_frames, write_sources
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
 from pipelines import lake as lake_module
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 

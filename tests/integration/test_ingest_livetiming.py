@@ -12,9 +12,9 @@ from fastf1.livetiming.data import LiveTimingData
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.files import FilesSource
-from pipelines.ingest.livetiming import LiveTimingSource
-from pipelines.ingest.livetiming_streams import find_recordings, read_recording
+from pipelines.ingest.files.source import FilesSource
+from pipelines.ingest.livetiming.source import LiveTimingSource
+from pipelines.ingest.livetiming.streams import find_recordings, read_recording
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
 from pipelines.cli import app
-from pipelines.ingest import differences
-from pipelines.ingest.kept import KeptSources
+from pipelines.ingest.merging import differences
+from pipelines.ingest.merging.kept import KeptSources
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES
 

@@ -19,12 +19,12 @@ from http_replay import ReplayServer, Request, Response, html_page, in_turn, onc
 from feature_repo.settings import Settings
 from pipelines import schemas
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
-from pipelines.ingest import openf1
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.catalogue import source_info
-from pipelines.ingest.http import Limits, PoliteClient
-from pipelines.ingest.openf1 import OpenF1Source
-from pipelines.ingest.openf1_answers import race_weekends, typed
+from pipelines.ingest.openf1 import source as openf1
+from pipelines.ingest.openf1.answers import race_weekends, typed
+from pipelines.ingest.openf1.source import OpenF1Source
+from pipelines.ingest.web.client import Limits, PoliteClient
 
 BOOK = Path(__file__).parents[1] / "data" / "http" / "openf1_2022.json"
 REQUESTS_2022 = 2 + 3 + 2 * 10 - 2  # calendar, results of three races, ten lists of two races whose results are among the three
@@ -182,8 +182,8 @@ class TestInventedSeason:
         server.on("/v1/position", once(Response(delay_s=60)), {"session_key": 9304})
         program = (
             "import sys; from pathlib import Path; from feature_repo.settings import Settings; "
-            "from pipelines.ingest import openf1; from pipelines.ingest.base import IngestReport; "
-            "from pipelines.ingest.http import Limits; openf1.limits = lambda _: Limits(per_second=1e6); "
+            "from pipelines.ingest.openf1 import source as openf1; from pipelines.ingest.base import IngestReport; "
+            "from pipelines.ingest.web.client import Limits; openf1.limits = lambda _: Limits(per_second=1e6); "
             "settings = Settings(home=Path(sys.argv[1]), openf1_url=sys.argv[2]); "
             "list(openf1.OpenF1Source(settings).read([2022], IngestReport('openf1', False, [2022])))"
         )

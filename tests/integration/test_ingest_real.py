@@ -10,7 +10,7 @@ import pytest
 from feature_repo.settings import Settings
 from pipelines.ingest import parse_seasons
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 

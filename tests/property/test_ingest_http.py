@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SourcePausedError
-from pipelines.ingest.http import Limits, PoliteClient
-from pipelines.ingest.http_cache import ResponseCache, Stored
-from pipelines.ingest.http_limits import PATIENCE_S, Pace, earliest
+from pipelines.ingest.web.cache import ResponseCache, Stored
+from pipelines.ingest.web.client import Limits, PoliteClient
+from pipelines.ingest.web.limits import PATIENCE_S, Pace, earliest
 
 START = 1_900_000_000.0  # epoch seconds
 EXACT_S = 1e-5  # a float holds epoch seconds to 2e-7

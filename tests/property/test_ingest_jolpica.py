@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jolpica_pages import page as cut
 
-from pipelines.ingest import jolpica_tables, lap_chart
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.jolpica_pages import Page, read_pages
-from pipelines.ingest.reading import FILE, ROW
-from pipelines.ingest.sieve import Sieve
+from pipelines.ingest.canonical.reading import FILE, ROW
+from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.jolpica import lap_chart
+from pipelines.ingest.jolpica import tables as jolpica_tables
+from pipelines.ingest.jolpica.pages import Page, read_pages
 
 PAGINGS = settings(max_examples=30, deadline=None)
 CHARTS = settings(max_examples=12, deadline=None)

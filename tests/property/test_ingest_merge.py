@@ -9,9 +9,9 @@ from source_views import NAMES, said_by
 from strategies import lake_number
 
 from feature_repo.visibility import CREATED, EVENT, latest_visible
-from pipelines.ingest.history import with_history
-from pipelines.ingest.merge import SAME_VERSION, content_hash, merge
-from pipelines.ingest.precedence import CORRECTED, PRECEDENCE
+from pipelines.ingest.merging.history import with_history
+from pipelines.ingest.merging.merge import SAME_VERSION, content_hash, merge
+from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
 from pipelines.schemas import TABLES, validate
 
 Frames = dict[str, pd.DataFrame]

@@ -12,7 +12,7 @@ from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError, TooManyQuarantinedError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 

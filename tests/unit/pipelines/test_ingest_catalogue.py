@@ -12,11 +12,11 @@ from feature_repo.errors import BadUsageError
 from feature_repo.settings import Settings
 from pipelines.commands_sources import sources as command
 from pipelines.ingest import catalogue
-from pipelines.ingest.assemble import RawSeason, assemble
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.http_limits import Limits
-from pipelines.ingest.precedence import as_rows
-from pipelines.ingest.sieve import Sieve
+from pipelines.ingest.canonical.assemble import RawSeason, assemble
+from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.merging.precedence import as_rows
+from pipelines.ingest.web.limits import Limits
 from pipelines.schemas import TABLES
 from pipelines.simulator.tables import NOT_SIMULATED
 

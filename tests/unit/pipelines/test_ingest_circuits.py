@@ -8,8 +8,14 @@ import pytest
 
 from pipelines.errors import SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.circuits import attach_courses, circuit_facts, circuit_id_of_location, circuit_id_of_openf1, circuits
-from pipelines.ingest.courses import COURSE, read_courses
+from pipelines.ingest.canonical.circuits import (
+    attach_courses,
+    circuit_facts,
+    circuit_id_of_location,
+    circuit_id_of_openf1,
+    circuits,
+)
+from pipelines.ingest.canonical.courses import COURSE, read_courses
 from pipelines.schemas import CIRCUIT_TYPES, DIRECTIONS, TABLES
 
 SEASONS = range(2018, 2025)

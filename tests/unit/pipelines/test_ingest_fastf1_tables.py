@@ -13,11 +13,13 @@ from fastf1.exceptions import RateLimitExceededError
 from fastf1.internals.f1account import LivetimingAuthAdapter, token_manager
 
 from feature_repo.settings import Settings
-from pipelines.ingest import conditions, timing
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fastf1_library import ACCOUNT, fastf1_library, fastf1_log, when_again
-from pipelines.ingest.fastf1_session import IncompleteError, load_race
-from pipelines.ingest.fastf1_tables import (
+from pipelines.ingest.canonical import conditions, timing
+from pipelines.ingest.canonical.reading import FILE, ROW
+from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.fastf1.library import ACCOUNT, fastf1_library, fastf1_log, when_again
+from pipelines.ingest.fastf1.session import IncompleteError, load_race
+from pipelines.ingest.fastf1.tables import (
     RawFrames,
     control_rows,
     lap_rows,
@@ -26,8 +28,6 @@ from pipelines.ingest.fastf1_tables import (
     stints_of_tyres,
     weather_rows,
 )
-from pipelines.ingest.reading import FILE, ROW
-from pipelines.ingest.sieve import Sieve
 
 START = pd.Timestamp("2030-05-05 13:00", tz="UTC")
 
@@ -245,7 +245,7 @@ def test_what_fastf1_says_is_logged_here_and_what_it_swallows_is_collected(
         fastf1.logger.get_logger("test").info("Loading ...")
     assert [str(error) for error in watch.swallowed] == ["no route"]
     assert [(record.levelname, record.name) for record in caplog.records] == [
-        (level, "pipelines.ingest.fastf1_library") for level in ("WARNING", "DEBUG", "DEBUG", "DEBUG")
+        (level, "pipelines.ingest.fastf1.library") for level in ("WARNING", "DEBUG", "DEBUG", "DEBUG")
     ]
     said = capfd.readouterr()
     assert "Failed to load" not in said.out + said.err

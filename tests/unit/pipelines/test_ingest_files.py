@@ -12,9 +12,9 @@ from data.ingest.tiny_sources import CODES, LAPS, REFS, ROUNDS, SEASON, Frames, 
 from feature_repo.settings import Settings
 from pipelines.errors import SeasonsError, SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.fallbacks import completed_by_timing, points_by_position
-from pipelines.ingest.files import FilesSource
-from pipelines.ingest.reading import FILE
+from pipelines.ingest.canonical.gaps import completed_by_timing, points_by_position
+from pipelines.ingest.canonical.reading import FILE
+from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES, conform

@@ -8,7 +8,7 @@ from data.ingest.tiny_sources import REFS, ROUNDS, SEASON, Frames, tiny_frames, 
 
 from pipelines.errors import SourceFormatError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.files import FilesSource
+from pipelines.ingest.files.source import FilesSource
 from pipelines.schemas import conform
 
 POINTS = [8, 7, 6, 5]

@@ -36,8 +36,8 @@ from http_replay import (
 
 from feature_repo.errors import BadUsageError
 from pipelines.errors import SourceFormatError, SourcePausedError
-from pipelines.ingest import http
-from pipelines.ingest.http import Limits, PoliteClient
+from pipelines.ingest.web import client as http
+from pipelines.ingest.web.client import Limits, PoliteClient
 
 AUTHORED = Path(__file__).resolve().parents[2] / "data" / "http"
 RACE = {"season": "2030", "round": "1"}
@@ -245,7 +245,7 @@ class TestTheCache:
 
 def _run(folder: Path, code: str) -> subprocess.Popen[str]:
     lines = ["import os, signal, feature_repo.files", "from pathlib import Path"]
-    lines += ["from pipelines.ingest.http import Limits, PoliteClient", "from pipelines.errors import SourcePausedError"]
+    lines += ["from pipelines.ingest.web.client import Limits, PoliteClient", "from pipelines.errors import SourcePausedError"]
     indent = len(code) - len(code.lstrip())
     margin = code[:indent].rpartition("\n")[2]
     body = "\n".join(line.removeprefix(margin) for line in code.splitlines())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.ingest.identities import constructor_id, driver_ids
+from pipelines.ingest.canonical.identities import constructor_id, driver_ids
 
 SEASONS = range(2018, 2025)
 

@@ -10,11 +10,13 @@ import pytest
 from jolpica_pages import page as cut
 
 from pipelines.errors import SourceFormatError
-from pipelines.ingest import entries, jolpica_tables, lap_chart, standings
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.jolpica_pages import Page, TotalChangedError, envelope, read_pages, rows_of
-from pipelines.ingest.reading import FILE, ROW
-from pipelines.ingest.sieve import Sieve
+from pipelines.ingest.canonical import entries, standings
+from pipelines.ingest.canonical.reading import FILE, ROW
+from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.jolpica import lap_chart
+from pipelines.ingest.jolpica import tables as jolpica_tables
+from pipelines.ingest.jolpica.pages import Page, TotalChangedError, envelope, read_pages, rows_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "http" / "jolpica"
 URL = "https://jolpica.test/2030"

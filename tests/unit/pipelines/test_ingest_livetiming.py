@@ -14,8 +14,8 @@ import pytest
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError
 from pipelines.ingest.base import IngestReport, SeasonTables
-from pipelines.ingest.livetiming import LiveTimingSource
-from pipelines.ingest.livetiming_streams import find_recordings, read_recording
+from pipelines.ingest.livetiming.source import LiveTimingSource
+from pipelines.ingest.livetiming.streams import find_recordings, read_recording
 from pipelines.lake import Lake
 from pipelines.schemas import empty_frame
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from pipelines.errors import SourceFormatError
-from pipelines.ingest.openf1_answers import FIELDS, race_weekends, typed
-from pipelines.ingest.openf1_flags import LIGHTS_OUT_S, lights_out, session_clock, status_changes, status_of_laps
-from pipelines.ingest.openf1_results import classification_at_flag, make_qualifying, make_results, with_provisional
-from pipelines.ingest.openf1_tables import RaceAnswers, make_laps, make_people, make_pit_stops, make_stints
+from pipelines.ingest.openf1.answers import FIELDS, race_weekends, typed
+from pipelines.ingest.openf1.flags import LIGHTS_OUT_S, lights_out, session_clock, status_changes, status_of_laps
+from pipelines.ingest.openf1.results import classification_at_flag, make_qualifying, make_results, with_provisional
+from pipelines.ingest.openf1.tables import RaceAnswers, make_laps, make_people, make_pit_stops, make_stints
 
 BOOK = Path(__file__).parents[2] / "data" / "http" / "openf1_2022.json"
 START = pd.Timestamp("2022-03-06T15:03:30Z")

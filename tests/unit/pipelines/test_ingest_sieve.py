@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.reading import FILE, ROW
-from pipelines.ingest.sieve import Sieve, is_bad_ref, outside
+from pipelines.ingest.canonical.reading import FILE, ROW
+from pipelines.ingest.canonical.sieve import Sieve, is_bad_ref, outside
 
 ROWS = st.lists(st.tuples(st.integers(1, 4), st.one_of(st.none(), st.integers(0, 2))), max_size=8)
 

@@ -11,10 +11,10 @@ from strategies import small_lake
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
-from pipelines.ingest import differences
 from pipelines.ingest.base import IngestReport, SeasonTables
-from pipelines.ingest.kept import KeptSources
-from pipelines.ingest.merge import merge
+from pipelines.ingest.merging import differences
+from pipelines.ingest.merging.kept import KeptSources
+from pipelines.ingest.merging.merge import merge
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES

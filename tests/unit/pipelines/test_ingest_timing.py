@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from pipelines.ingest.timing import SessionClock, flags_of
+from pipelines.ingest.canonical.timing import SessionClock, flags_of
 
 START = pd.Timestamp("2030-05-05T13:00:00Z")
 CLOCK = SessionClock(starts={1: START}, origins={1: 0.0})

@@ -1,0 +1,1 @@
+"""The FastF1 library."""

@@ -1,0 +1,1 @@
+"""Folders of FastF1, Ergast and f1db files."""

@@ -1,0 +1,1 @@
+"""Jolpica, the Ergast-compatible REST API."""

@@ -1,0 +1,1 @@
+"""Recorded streams of F1 live timing."""

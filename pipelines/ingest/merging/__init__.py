@@ -1,0 +1,1 @@
+"""What each source said, kept, and merged into one lake."""

@@ -1,0 +1,71 @@
+"""What a source said before is kept: a classification that it corrects becomes a second row, known when it was noticed.
+
+Pure. A question about the time before the correction (`--as-of`) finds the earlier row, as anyone who asked then would have.
+"""
+
+import pandas as pd
+
+from feature_repo.visibility import CREATED, EVENT
+from pipelines.ingest.merging.merge import content_hash
+from pipelines.schemas import TABLES
+
+_GRID = ["grid", "is_pit_lane_start"]
+
+
+def with_history(
+    table: str, before: pd.DataFrame, now: pd.DataFrame, observed_at: pd.Timestamp, *, same_recipe: bool
+) -> tuple[pd.DataFrame, int]:
+    """The rows of `now`, after the rows of `before` that they correct.
+
+    Args:
+        table: a canonical table.
+        before: rows of the same source and races, as they were last written.
+        now: rows that the source gives now. It may itself give several versions of a key, each with its own created time.
+        observed_at: when the source was asked: a correction became known to us then.
+        same_recipe: `before` was made by the code that made `now`, so that a difference is the source's and not ours.
+    Returns:
+        Rows with the table's columns, and how many keys were corrected now. Repeating it with the same rows changes nothing.
+    """
+    if before.empty or now.empty:
+        return now, 0
+    key = list(TABLES[table].key)
+    old = before.assign(_content=content_hash(table, before)).sort_values([*key, CREATED], kind="stable", ignore_index=True)
+    new = now.assign(_content=content_hash(table, now)).sort_values([*key, CREATED], kind="stable", ignore_index=True)
+    old_of, new_of = old.groupby(key).indices, new.groupby(key).indices
+    kept_old: list[int] = []
+    repeated: list[int] = []
+    known: dict[int, pd.Timestamp] = {}
+    corrected = 0
+    for name, at_new in new_of.items():
+        at_old = old_of.get(name)
+        if at_old is None:
+            continue
+        *first, last = (int(number) for number in at_new)
+        newest = int(at_old[-1])
+        same = new["_content"].iat[last] == old["_content"].iat[newest]
+        if (same or not same_recipe) and len(at_old) <= len(at_new):
+            continue  # nothing but what the source tells now
+        if same or not same_recipe:
+            earlier, known[last] = at_old[:-1], old[CREATED].iat[newest]
+        else:
+            corrected += 1
+            # never known before it was said, nor at the instant of the row that it corrects
+            after = old[CREATED].iat[newest] + pd.Timedelta(microseconds=1)
+            earlier, known[last] = at_old, max(observed_at, after, new[EVENT].iat[last])
+            # the newest event is what a question finds, so a correction is never of an earlier instant
+            new.loc[last, EVENT] = max(new[EVENT].iat[last], old[EVENT].iat[newest])
+        kept_old += [int(number) for number in earlier]
+        told = set(old["_content"].iloc[earlier])
+        repeated += [number for number in first if new["_content"].iat[number] in told]
+    if not known:
+        return now, 0
+    stamps = pd.Series(known)
+    if "grid_timestamp" in new:
+        # a starting place that a correction changes was not known an hour before the race
+        before_it = new.loc[stamps.index, key].merge(old.drop_duplicates(key, keep="last")[[*key, *_GRID]], on=key, how="left")
+        moved = (before_it[_GRID].to_numpy() != new.loc[stamps.index, _GRID].to_numpy()).any(axis=1)
+        new.loc[stamps.index[moved], "grid_timestamp"] = stamps[moved]
+    new.loc[stamps.index, CREATED] = stamps
+    every = pd.concat([old.loc[kept_old], new.drop(index=repeated)], ignore_index=True)
+    ordered = every.sort_values([*key, CREATED], kind="stable", ignore_index=True)
+    return ordered[TABLES[table].columns].astype(now.dtypes.to_dict()), corrected

@@ -1,0 +1,1 @@
+"""OpenF1, the live timing feed as a REST API."""
