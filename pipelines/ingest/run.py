@@ -147,6 +147,7 @@ class _Run:
             and mine.get("fingerprint") == self.fingerprint
             and mine["partitions"] == self.own.hashes(season)
             and self.known[str(season)].get("partitions") == self.lake.hashes(season)
+            and (self.source.is_simulated or self.known[str(season)].get("merged") == self.kept.names(season))
         )
 
     def write(self, asked: list[int]) -> SourcePausedError | None:
@@ -248,6 +249,7 @@ class _Run:
             entry = self.known[str(season.lake.season)]
             self.known[str(season.lake.season)] = {
                 "sources": {**entry["sources"], self.source.name: mine},
+                "merged": sorted(season.sources),
                 "partitions": dict(season.lake.files),
             }
         write_json(self.record, {"seasons": self.known})

@@ -42,29 +42,33 @@ def with_history(
             continue
         *first, last = (int(number) for number in at_new)
         newest = int(at_old[-1])
+        since = old[CREATED].iat[newest]
         same = new["_content"].iat[last] == old["_content"].iat[newest]
         if (same or not same_recipe) and len(at_old) <= len(at_new):
             continue  # nothing but what the source tells now
         if same or not same_recipe:
-            earlier, known[last] = at_old[:-1], old[CREATED].iat[newest]
+            earlier, noticed = at_old[:-1], since
         else:
             corrected += 1
             # never known before it was said, nor at the instant of the row that it corrects
-            after = old[CREATED].iat[newest] + pd.Timedelta(microseconds=1)
-            earlier, known[last] = at_old, max(observed_at, after, new[EVENT].iat[last])
-            # the newest event is what a question finds, so a correction is never of an earlier instant
-            new.loc[last, EVENT] = max(new[EVENT].iat[last], old[EVENT].iat[newest])
+            earlier, noticed = at_old, max(observed_at, since + pd.Timedelta(microseconds=1))
+        # the newest event is what a question finds, so a correction is never of an earlier instant
+        event = max(new[EVENT].iat[last], old[EVENT].iloc[earlier].max())
+        new.loc[last, EVENT], known[last] = event, max(noticed, event)
         kept_old += [int(number) for number in earlier]
+        # what the source tells now of the time before is no news, or it rewrites what was read then
         told = set(old["_content"].iloc[earlier])
-        repeated += [number for number in first if new["_content"].iat[number] in told]
+        repeated += [number for number in first if new["_content"].iat[number] in told or new[CREATED].iat[number] <= since]
     if not known:
         return now, 0
     stamps = pd.Series(known)
     if "grid_timestamp" in new:
-        # a starting place that a correction changes was not known an hour before the race
-        before_it = new.loc[stamps.index, key].merge(old.drop_duplicates(key, keep="last")[[*key, *_GRID]], on=key, how="left")
-        moved = (before_it[_GRID].to_numpy() != new.loc[stamps.index, _GRID].to_numpy()).any(axis=1)
-        new.loc[stamps.index[moved], "grid_timestamp"] = stamps[moved]
+        # a starting place that a correction changes was not known an hour before the race, whatever is corrected after that
+        newest_old = old.drop_duplicates(key, keep="last")[[*key, *_GRID, "grid_timestamp"]]
+        before_it = new.loc[stamps.index, key].merge(newest_old, on=key, how="left").set_axis(stamps.index)
+        moved = (before_it[_GRID] != new.loc[stamps.index, _GRID]).any(axis=1)
+        since_when = before_it["grid_timestamp"].mask(moved, stamps)
+        new.loc[stamps.index, "grid_timestamp"] = since_when.clip(lower=new.loc[stamps.index, "grid_timestamp"])
     new.loc[stamps.index, CREATED] = stamps
     every = pd.concat([old.loc[kept_old], new.drop(index=repeated)], ignore_index=True)
     ordered = every.sort_values([*key, CREATED], kind="stable", ignore_index=True)

@@ -123,10 +123,13 @@ def _first_known(
     *,
     free: bool,
 ) -> "pd.Series[Any]":
-    """A column by its order; instants on a source's own clock (laps) are never taken from another source than the row's."""
+    """A column by its order; instants on a source's own clock (laps) are never taken from another source than the row's.
+
+    Since when a grid is known comes with the grid, as the stamps do with the clock.
+    """
     first = aligned[order[0]][column]
     times = isinstance(first.dtype, pd.DatetimeTZDtype)
-    if times and not free and column not in (EVENT, CREATED):
+    if times and not free and column not in (EVENT, CREATED, "grid_timestamp"):
         value = pd.Series(pd.NaT, index=first.index, dtype=first.dtype)
         for name, frame in aligned.items():
             value = value.mask(giver == name, frame[column])

@@ -64,7 +64,7 @@ PRECEDENCE: dict[str, Precedence] = {
     "constructors": Precedence(OFFICIAL, "union"),
     "entries": Precedence(
         OFFICIAL,
-        columns={"grid": GRID, "is_pit_lane_start": GRID, "grid_timestamp": TIMING, **_STAMPS},
+        columns={**dict.fromkeys(("grid", "is_pit_lane_start", "grid_timestamp"), GRID), **_STAMPS},
         tolerance={
             "constructor_id": 0,
             "grid": 0,

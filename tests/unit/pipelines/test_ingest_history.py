@@ -1,0 +1,131 @@
+"""Corrections of a source: asking again changes nothing, whatever moved, and every version stays readable."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import pytest
+from strategies import small_lake
+
+from feature_repo.settings import Settings
+from feature_repo.visibility import CREATED, EVENT, latest_visible
+from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.merging.history import with_history
+from pipelines.ingest.merging.merge import merge
+from pipelines.ingest.run import ingest
+from pipelines.lake import Lake
+from pipelines.schemas import TABLES, validate
+
+SEASON = 2022
+AT = pd.Timestamp("2026-01-01T00:00:00Z")
+LATER = AT + pd.Timedelta(days=1)
+KEY = list(TABLES["entries"].key)
+SECOND, DAY = pd.Timedelta(seconds=1), pd.Timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def lake_frames() -> dict[str, pd.DataFrame]:
+    frames: dict[str, pd.DataFrame] = small_lake(3, seasons=(SEASON,), rounds=2)
+    return frames
+
+
+@pytest.fixture
+def entries(lake_frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return lake_frames["entries"].assign(source="openf1").reset_index(drop=True)
+
+
+def _moved(rows: pd.DataFrame, by: pd.Timedelta) -> pd.DataFrame:
+    return rows.assign(**{EVENT: rows[EVENT] + by, CREATED: rows[CREATED] + by})
+
+
+def _said_again(rows: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
+    again, corrected = with_history("entries", rows, said, LATER, same_recipe=True)
+    assert corrected == 0
+    return again
+
+
+def test_a_correction_that_moves_the_flag_back_is_still_found_when_it_is_said_again(entries: pd.DataFrame) -> None:
+    said = _moved(entries.assign(status="Disqualified"), -SECOND)
+    rows, corrected = with_history("entries", entries, said, AT, same_recipe=True)
+    assert corrected == len(entries)
+    again = _said_again(rows, said)
+    pd.testing.assert_frame_equal(again, rows)
+    assert set(latest_visible(again, KEY, LATER)["status"]) == {"Disqualified"}
+
+
+def test_a_flag_that_moves_behind_a_correction_is_fit_for_the_lake(entries: pd.DataFrame) -> None:
+    early = entries[EVENT].max() + pd.Timedelta(hours=4)
+    said = entries.assign(status="Disqualified")
+    rows, _ = with_history("entries", entries, said, early, same_recipe=True)
+    again = _said_again(rows, _moved(said, 2 * DAY))
+    validate("entries", again, SEASON)
+
+
+@pytest.mark.parametrize("then", ["nothing", "points"])
+def test_a_corrected_starting_place_stays_unknown_until_it_was_said(entries: pd.DataFrame, then: str) -> None:
+    said = entries.assign(grid=entries["grid"] + 1)
+    rows, _ = with_history("entries", entries, said, AT, same_recipe=True)
+    if then == "nothing":
+        again = _said_again(rows, said)
+    else:
+        points = said.assign(points=said["points"].fillna(0) + 1)
+        again, _ = with_history("entries", rows, points, LATER, same_recipe=True)
+    moved = again[again[CREATED] >= AT]
+    assert len(moved) == len(entries) * (1 if then == "nothing" else 2)
+    assert (moved["grid_timestamp"] == AT).all()
+
+
+@pytest.mark.parametrize("same_recipe", [True, False])
+def test_a_first_version_that_is_told_otherwise_later_does_not_stand_beside_the_one_that_was_read(
+    entries: pd.DataFrame, same_recipe: bool
+) -> None:
+    """A source with a row at the flag and one after it changes both."""
+    at_flag = entries.assign(status="Finished", created_timestamp=entries[EVENT])
+    told = pd.concat([at_flag, entries], ignore_index=True)
+    rows, _ = with_history("entries", told, told.assign(points=3.0), AT, same_recipe=True)
+    other = pd.concat([at_flag.assign(laps_completed=7), entries], ignore_index=True).assign(points=4.0)
+    again, _ = with_history("entries", rows, other, LATER, same_recipe=same_recipe)
+    validate("entries", again, SEASON)
+    before = latest_visible(rows, KEY, AT - SECOND).reset_index(drop=True)
+    pd.testing.assert_frame_equal(latest_visible(again, KEY, AT - SECOND).reset_index(drop=True), before)
+
+
+def test_the_starting_place_and_since_when_it_is_known_are_of_one_source(entries: pd.DataFrame) -> None:
+    """The files are believed about the grid: when they correct it, the others knew no better before."""
+    files = entries.assign(source="files")
+    corrected, _ = with_history("entries", files, files.assign(grid=files["grid"] + 1), AT, same_recipe=True)
+    merged = merge({"files": {"entries": corrected}, "jolpica": {"entries": entries.assign(source="jolpica")}}).tables["entries"]
+    late = merged[merged[CREATED] >= AT].sort_values(KEY, ignore_index=True)
+    assert late["grid"].tolist() == (files.sort_values(KEY)["grid"] + 1).tolist()
+    assert (late["grid_timestamp"] == AT).all()
+
+
+class _Unchanged:
+    """A source that tells beforehand that it says the same as ever."""
+
+    is_simulated = False
+
+    def __init__(self, name: str, tables: dict[str, pd.DataFrame]) -> None:
+        self.name = name
+        self.tables = {table: rows.assign(source=name) for table, rows in tables.items() if len(rows)}
+
+    def fingerprint(self) -> str:
+        return "the same"
+
+    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
+        for table, rows in self.tables.items():
+            report.table(table).rows_read += len(rows)
+        yield from (SeasonTables(season, self.tables) for season in seasons)
+
+
+def test_a_source_whose_folder_was_deleted_leaves_the_lake_with_the_next_ingest(
+    settings: Settings, lake_frames: dict[str, pd.DataFrame]
+) -> None:
+    files, jolpica = _Unchanged("files", lake_frames), _Unchanged("jolpica", lake_frames)
+    ingest(settings, jolpica, [SEASON], observed_at=AT)
+    ingest(settings, files, [SEASON], observed_at=AT)
+    assert ingest(settings, files, [SEASON], observed_at=AT).skipped_up_to_date
+    shutil.rmtree(settings.sources_dir / "jolpica")
+    assert not ingest(settings, files, [SEASON], observed_at=AT).skipped_up_to_date
+    assert set(Lake(settings.lake_dir).read("entries")["source"]) == {"files"}
+    assert ingest(settings, files, [SEASON], observed_at=AT).skipped_up_to_date
