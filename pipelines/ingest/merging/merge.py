@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.visibility import CREATED, EVENT
+from pipelines.ingest.canonical.entries import RESULT_KNOWN_AFTER
 from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE, Precedence
 from pipelines.schemas import TABLES, empty_frame
 
@@ -19,6 +20,8 @@ JOINED = "+"
 # Two sources put the same decision at instants that differ by the seconds between their flags: that is one version, not two.
 SAME_VERSION = pd.Timedelta(hours=1)
 _SEASON_TABLES = ("circuits", "drivers", "constructors")
+# The other tables of races count from the start of the race; qualifying and sprints have a start of their own.
+_OFF_RACE_CLOCK = ("races", "qualifying", "sprint_results")
 _STAMPS = (EVENT, CREATED, "source")
 
 Tables = Mapping[str, pd.DataFrame]
@@ -68,6 +71,8 @@ def merge(sources: Mapping[str, Tables]) -> Merged:
     for table in TABLES:
         rule = PRECEDENCE[table]
         given = {name: sources[name][table] for name in rule.order if name in sources and len(sources[name].get(table, ()))}
+        if TABLES[table].is_race_table and table not in _OFF_RACE_CLOCK:
+            given = {name: _on_clock(frame, sources[name].get("races"), merged.tables["races"]) for name, frame in given.items()}
         if not given:
             merged.tables[table] = empty_frame(table)
         elif len(given) == 1:
@@ -77,6 +82,31 @@ def merge(sources: Mapping[str, Tables]) -> Merged:
             newest = {name: _newest(frame, list(TABLES[table].key)) for name, frame in given.items()}
             _compare(table, rule, newest, merged)
     return merged
+
+
+def _on_clock(frame: pd.DataFrame, own: pd.DataFrame | None, believed: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one source on the clock of the start that is believed, or a result would be known before its race.
+
+    Instants long after the flag are not on the race's clock: something was noticed then.
+
+    Args:
+        frame: rows of races.
+        own: the races as the same source has them; None: it has none, and goes by the start that was believed when it was read.
+        believed: merged races.
+    """
+    if own is None or own.empty:
+        return frame
+    races = own.set_index("race_id")
+    later = believed.set_index("race_id")["race_start"].reindex(races.index) - races["race_start"]
+    if not (later.fillna(pd.Timedelta(0)) != pd.Timedelta(0)).any():
+        return frame
+    by = frame["race_id"].map(later).fillna(pd.Timedelta(0))
+    noticed = frame["race_id"].map(races["race_end"]) + RESULT_KNOWN_AFTER
+    moved = frame.copy()
+    for column in frame.select_dtypes("datetimetz").columns:
+        moved[column] = (frame[column] + by).mask(frame[column] > noticed, frame[column]).astype(frame[column].dtype)
+    moved[CREATED] = moved[[EVENT, CREATED]].max(axis=1).astype(frame[CREATED].dtype)
+    return moved
 
 
 def _newest(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:
