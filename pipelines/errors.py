@@ -45,6 +45,10 @@ class SourcePausedError(PitwallError, RuntimeError):
         self.retry_at = retry_at
 
 
+class DifferentRacesError(PitwallError, ValueError):
+    """Two sources have different races under one `race_id`: their rounds are not counted alike, so nothing is merged."""
+
+
 class TooManyQuarantinedError(PitwallError, ValueError):
     """More than the allowed share of a table's rows of one season would have to be left out."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from feature_repo.errors import BadUsageError
 from feature_repo.settings import Settings
+from pipelines.errors import SourceMissingError
 from pipelines.ingest.base import Source
 from pipelines.ingest.catalogue import source_names
 from pipelines.ingest.seasons import parse_rounds, parse_seasons
@@ -43,6 +44,9 @@ def choose_source(
         raise BadUsageError(f"--source: got {name!r}, expected one of {', '.join(source_names())}")
     if name not in SERVICES and (rounds is not None or refresh):
         raise BadUsageError(f"--rounds and --refresh are for {', '.join(SERVICES)}; --source {name} reads what it is given")
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise SourceMissingError(f"--path {missing[0]}: got no such file or folder, expected one that --source {name} can read")
     if name == "livetiming":
         from pipelines.ingest.livetiming.source import LiveTimingSource
 

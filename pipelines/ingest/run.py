@@ -230,11 +230,13 @@ class _Run:
 
     def _publish(self, staged: list[_Staged]) -> None:
         """Rename everything into place, between withdrawing the record and writing it again."""
+        others: dict[str, Any] = {}
         for season in staged:
-            entry = self.known.get(str(season.lake.season), {})
+            said = dict(self.known.get(str(season.lake.season), {}).get("sources", {}))
             # which code wrote the partitions outlives a kill: without it a correction could not be told from a new recipe
-            sources = {name: {"code": said["code"]} for name, said in entry.get("sources", {}).items() if "code" in said}
-            self.known[str(season.lake.season)] = {"sources": sources | {self.source.name: {"code": self.code}}}
+            withdrawn = {name: {"code": record["code"]} for name, record in said.items() if "code" in record}
+            self.known[str(season.lake.season)] = {"sources": withdrawn}
+            others[str(season.lake.season)] = {name: record for name, record in said.items() if name != self.source.name}
         write_json(self.record, {"seasons": self.known})
         for season in staged:
             if season.own is not None:
@@ -246,9 +248,8 @@ class _Run:
                 "code": self.code,
                 "partitions": dict(season.own.files) if season.own is not None else {},
             }
-            entry = self.known[str(season.lake.season)]
             self.known[str(season.lake.season)] = {
-                "sources": {**entry["sources"], self.source.name: mine},
+                "sources": {**others[str(season.lake.season)], self.source.name: mine},
                 "merged": sorted(season.sources),
                 "partitions": dict(season.lake.files),
             }

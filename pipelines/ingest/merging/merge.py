@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.visibility import CREATED, EVENT
+from pipelines.errors import DifferentRacesError
 from pipelines.ingest.canonical.entries import RESULT_KNOWN_AFTER
 from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE, Precedence
 from pipelines.schemas import TABLES, empty_frame
@@ -19,6 +20,8 @@ from pipelines.schemas import TABLES, empty_frame
 JOINED = "+"
 # Two sources put the same decision at instants that differ by the seconds between their flags: that is one version, not two.
 SAME_VERSION = pd.Timedelta(hours=1)
+# Sources have put one race a day apart; two races are never closer than six days.
+SAME_RACE = pd.Timedelta(days=3)
 _SEASON_TABLES = ("circuits", "drivers", "constructors")
 # The other tables of races count from the start of the race; qualifying and sprints have a start of their own.
 _OFF_RACE_CLOCK = ("races", "qualifying", "sprint_results")
@@ -63,10 +66,14 @@ def merge(sources: Mapping[str, Tables]) -> Merged:
     """Merge what `sources` (name -> canonical tables of one season, validated) say.
 
     With one source its tables come out as they are.
+
+    Raises:
+        DifferentRacesError: a `race_id` means another race for one source than for another.
     """
     if len(sources) == 1:
         (tables,) = sources.values()
         return Merged({name: tables.get(name, empty_frame(name)) for name in TABLES})
+    _refuse_different_races({name: tables["races"] for name, tables in sources.items() if "races" in tables})
     merged = Merged({})
     for table in TABLES:
         rule = PRECEDENCE[table]
@@ -107,6 +114,25 @@ def _on_clock(frame: pd.DataFrame, own: pd.DataFrame | None, believed: pd.DataFr
         moved[column] = (frame[column] + by).mask(frame[column] > noticed, frame[column]).astype(frame[column].dtype)
     moved[CREATED] = moved[[EVENT, CREATED]].max(axis=1).astype(frame[CREATED].dtype)
     return moved
+
+
+def _refuse_different_races(races: Mapping[str, pd.DataFrame]) -> None:
+    """Raise if sources count rounds differently: the same round at another circuit, or days apart."""
+    names = list(races)
+    for number, name in enumerate(names):
+        for other in names[number + 1 :]:
+            both = races[name].merge(races[other], on="race_id", suffixes=("", "_other"))
+            apart = (both["race_start"] - both["race_start_other"]).abs() > SAME_RACE
+            wrong = both[apart | (both["circuit_id"] != both["circuit_id_other"])]
+            if len(wrong):
+                first = wrong.iloc[0]
+                mine = f"{first['circuit_id']!r} on {first['race_start']:%Y-%m-%d} from {name}"
+                theirs = f"{first['circuit_id_other']!r} on {first['race_start_other']:%Y-%m-%d} from {other}"
+                raise DifferentRacesError(
+                    f"{first['race_id']}: got {mine} and {theirs} ({len(wrong)} such races), "
+                    "expected the same race; one of them counts rounds differently: remove its folder below sources/ or read it "
+                    "again with --refresh; the lake is as it was"
+                )
 
 
 def _newest(frame: pd.DataFrame, key: list[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,8 +11,9 @@ from strategies import small_lake
 
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
-from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
+from pipelines.errors import DifferentRacesError, SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.choose import choose_source
 from pipelines.ingest.merging import differences
 from pipelines.ingest.merging.kept import KeptSources
 from pipelines.ingest.merging.merge import merge
@@ -220,3 +222,41 @@ def test_a_correction_that_moves_the_flag_back_is_found(settings: Settings, file
     ingest(settings, Told("jolpica", {**files, "entries": again}), [SEASON], observed_at=AT)
     known = latest_visible(Lake(settings.lake_dir).read("entries"), list(TABLES["entries"].key), AT)
     assert set(known["status"]) == {"Disqualified"}
+
+
+@pytest.mark.parametrize("change", [{"circuit_id": "elsewhere"}, {"race_start": pd.Timedelta(days=7)}])
+def test_sources_that_count_rounds_differently_are_not_merged(
+    settings: Settings, files: Frames, jolpica: Frames, change: dict[str, object]
+) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    before = Lake(settings.lake_dir).hashes()
+    races = files["races"].assign(source="openf1")
+    for column, value in change.items():
+        races[column] = races[column] + value if isinstance(value, pd.Timedelta) else value
+    with pytest.raises(
+        DifferentRacesError, match=r"2022_01: got 'alpha' on .* from files and .* from openf1 .*rounds differently"
+    ):
+        ingest(settings, Told("openf1", {"races": races}), [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == before
+    assert KeptSources(settings).names(SEASON) == ["files"]
+
+
+def test_a_source_that_did_not_change_is_not_read_again_after_another_was(
+    settings: Settings, files: Frames, jolpica: Frames
+) -> None:
+    class Still(Told):
+        def fingerprint(self) -> str:  # type: ignore[override]
+            return "as ever"
+
+    ingest(settings, Still("files", files), [SEASON], observed_at=AT)
+    assert ingest(settings, Still("files", files), [SEASON], observed_at=AT).skipped_up_to_date
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    assert ingest(settings, Still("files", files), [SEASON], observed_at=AT).skipped_up_to_date
+
+
+@pytest.mark.parametrize("source", ["jolpica", "files", "livetiming"])
+def test_a_path_that_is_not_there_is_said_whatever_the_source(settings: Settings, tmp_path: Path, source: str) -> None:
+    with pytest.raises(
+        SourceMissingError, match=rf"--path .*absent: got no such file or folder, expected one that --source {source}"
+    ):
+        choose_source(settings, source, "2024", paths=[tmp_path / "absent"])
