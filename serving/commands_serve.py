@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import tempfile
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -27,20 +28,22 @@ def serve(
 
     settings = Settings() if home is None else Settings(home=home)
     os.environ["PITWALL_HOME"] = str(settings.home)  # worker processes build their settings themselves
-    if workers > 1:
-        os.environ[MULTIPROCESS_DIR] = tempfile.mkdtemp(prefix="pitwall-metrics-")
     # Having drained, uvicorn sends itself the signal again: without a handler of ours an orderly end would look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: None)
     err.print(f"serving {settings.home} on http://{host}:{port}", highlight=False)
-    uvicorn.run(
-        "serving.commands_serve:app_of_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    with ExitStack() as until_the_end:
+        if workers > 1:
+            counts = tempfile.TemporaryDirectory(prefix="pitwall-metrics-", ignore_cleanup_errors=True)
+            os.environ[MULTIPROCESS_DIR] = until_the_end.enter_context(counts)
+        uvicorn.run(
+            "serving.commands_serve:app_of_environment",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
 
 
 def app_of_environment() -> object:

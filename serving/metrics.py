@@ -1,14 +1,16 @@
 """What Prometheus reads at `/metrics`: how long answers take and where, what they are made of, how old model and features are."""
 
-import os
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable, set where a service has several worker processes: they count into files of this folder."""
+
+_IN_FILES = values.ValueClass is not values.MutexValue
+"""Whether this process counts into files: decided when the library is loaded, also where Feast sets the variable later."""
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -68,7 +70,7 @@ class Metrics:
             gauges: measured now.
         """
         counted = self.registry
-        if MULTIPROCESS_DIR in os.environ:
+        if _IN_FILES:
             counted = CollectorRegistry()
             multiprocess.MultiProcessCollector(counted)
         now = CollectorRegistry(auto_describe=False)

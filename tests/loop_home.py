@@ -45,8 +45,8 @@ def loop_settings(home: Path) -> Settings:
 
 
 def loop_environment(home: Path) -> dict[str, str]:
-    """The environment of a `pitwall` process with `loop_settings`; nothing of the developer's own settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PITWALL_")}
+    """The environment of a `pitwall` process with `loop_settings`: no settings of the developer, and none of Feast's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PITWALL_", "PROMETHEUS_"))}
     chosen = {"PITWALL_HOME": str(home), "PITWALL_ENCODER": "random", "PITWALL_THREADS": "1", "PITWALL_SEED": str(SEED)}
     return {**kept, **chosen, "OMP_NUM_THREADS": "1", "TZ": "UTC"}
 

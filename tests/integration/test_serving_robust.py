@@ -1,6 +1,7 @@
 """What a service does when it is asked nonsense, far too much, or while it is told to stop."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -60,6 +61,15 @@ def refused(status: int, body: bytes) -> dict[str, str]:
     assert error["message"]
     assert "Traceback" not in error["message"]
     return dict(error)
+
+
+def test_a_process_of_its_own_counts_what_it_answers(served: Served) -> None:
+    """Feast sets Prometheus' variable for several processes when it is imported; a single process counts all the same."""
+    assert ask(served, "POST", "/v1/predict", json.dumps({"race_id": RACE, "lap": 8}).encode())[0] == 200
+    page = ask(served, "GET", "/metrics")[1].decode()
+    assert re.search(r'^pitwall_request_seconds_count\{endpoint="/v1/predict",.*status="200"\} [1-9]', page, re.MULTILINE)
+    assert re.search(r'^pitwall_stage_seconds_count\{stage="model"\} [1-9]', page, re.MULTILINE)
+    assert re.search(r"^pitwall_predictions_total\{.*\} [1-9]", page, re.MULTILINE)
 
 
 def test_nothing_its_description_allows_or_forbids_makes_it_fail(served: Served) -> None:
