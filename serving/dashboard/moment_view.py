@@ -47,6 +47,11 @@ class Row:
     stints: list[Stint]
 
     @property
+    def likeliest(self) -> int:
+        """The place with the highest probability; the assigned one may differ, because each place is given out once."""
+        return 1 + max(range(len(self.said.probabilities)), key=lambda at: self.said.probabilities[at])
+
+    @property
     def off_by(self) -> int | None:
         """Places between the result and the assigned place: > 0 finished further back than predicted."""
         return None if self.result is None else self.result.position - self.said.position
@@ -73,6 +78,21 @@ class MomentView:
     rows: list[Row]
     weather: Weather | None
     rain: list[tuple[float, float]]
+
+    @property
+    def when(self) -> str:
+        """The moment in words: `at lights out`, `after lap 12`."""
+        return f"after lap {self.lap}" if self.lap else "at lights out"
+
+    @property
+    def so_far(self) -> str:
+        """What was driven, in words: `up to lap 12`."""
+        return f"up to lap {self.lap}" if self.lap else "before the first lap"
+
+    @property
+    def laps_driven(self) -> bool:
+        """Some car has completed a lap."""
+        return any(row.stints for row in self.rows)
 
     @property
     def compounds(self) -> list[str]:

@@ -18,11 +18,12 @@ from ml.registry import rollback as roll_back
 from serving.dashboard.model_board import model_board
 from serving.errors import TokenNotConfiguredError, WrongTokenError
 from serving.reply import json_reply
-from serving.schemas import DecisionsResponse, ModelsResponse, MoveResponse, PromoteRequest
+from serving.schemas import DecisionsResponse, ErrorBody, ModelsResponse, MoveResponse, PromoteRequest
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["models"])
 State = Annotated[ServingState, Depends(get_state)]
+_UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": ErrorBody, "description": "No token, or a wrong one."}}
 ModelName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,100}$", examples=[MODEL_NAME])]
 
 
@@ -89,14 +90,14 @@ def decisions(
     return json_reply({"name": name, "decisions": told})
 
 
-@router.post("/models/{name}/promote", response_model=MoveResponse, dependencies=[Depends(allowed)], responses={401: {}})
+@router.post("/models/{name}/promote", response_model=MoveResponse, dependencies=[Depends(allowed)], responses=_UNAUTHORIZED)
 def promote(name: ModelName, asked: PromoteRequest, state: State) -> Response:
     """Make a version champion that the gate let pass against the champion of now; the service then answers with it."""
     _known(name)
     return _moved(state, promote_version(state.settings, state.models.client(), asked.version))
 
 
-@router.post("/models/{name}/rollback", response_model=MoveResponse, dependencies=[Depends(allowed)], responses={401: {}})
+@router.post("/models/{name}/rollback", response_model=MoveResponse, dependencies=[Depends(allowed)], responses=_UNAUTHORIZED)
 def rollback(name: ModelName, state: State) -> Response:
     """Give the champion's place back to the version it was taken from."""
     _known(name)

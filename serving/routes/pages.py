@@ -29,6 +29,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+_TITLES = {404: "There is nothing here", 422: "That question is malformed", 503: "Not available right now"}
 _STATIC = {"style.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 State = Annotated[ServingState, Depends(get_state)]
@@ -156,7 +157,7 @@ def _origin(request: Request) -> str:
 
 def error_page(status: int, kind: str, message: str) -> HTMLResponse:
     """An error as a page."""
-    return _page("error.html", status, kind=kind, message=message)
+    return _page("error.html", status, title=_TITLES.get(status, "That did not work"), kind=kind, message=message)
 
 
 def _page(template: str, status: int = 200, **shown: Any) -> HTMLResponse:

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser_site import TOKEN, Site
 from loop_home import MLFLOW_WARNS
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from ml.registry import alias_version, open_registry
 from serving.dashboard.race_data import race_data
@@ -17,6 +17,8 @@ from serving.replay import replay
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 RACE = "2024_03"
+DEBOUNCE_MS = 120
+"""How long the slider rests before a lap is asked for, as in app.js."""
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 375, "height": 812},
@@ -38,7 +40,7 @@ def lap_of(url: str) -> str:
 
 def expect_lap(page: Page, lap: int) -> None:
     """Wait until the page shows the lap."""
-    expect(page.locator("#order-title .count")).to_have_text(f"after lap {lap}")
+    expect(page.locator("#order-title .count")).to_have_text(f"after lap {lap}" if lap else "at lights out")
     expect(page.locator("#moment")).not_to_have_attribute("aria-busy", "true")
 
 
@@ -47,6 +49,20 @@ def predicted(page: Page, lap: int) -> list[str]:
     answer = page.request.post("/v1/predict", data={"race_id": RACE, "lap": lap})
     assert answer.ok, answer.text()
     return [driver["driver_id"] for driver in answer.json()["drivers"]]
+
+
+def hold_first(page: Page) -> list[Route]:
+    """Let the first request for a lap wait until it is continued; the list has it once it came, and no other."""
+    held: list[Route] = []
+
+    def meet(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/*fragment=moment*", meet)
+    return held
 
 
 @pytest.mark.parametrize("context", [DESKTOP, PHONE], ids=["desktop-light", "phone-dark"], indirect=True)
@@ -111,6 +127,51 @@ def test_only_the_last_of_many_quick_moves_is_asked_for(page: Page) -> None:
     expect_lap(page, 11)
     assert asked[-1] in ("11", "12"), "lap 12 is prepared ahead"
     assert len(asked) <= 3
+
+
+def test_one_lap_is_asked_for_at_a_time_and_the_page_says_that_it_works(page: Page) -> None:
+    """The service computes abandoned questions too: laps wanted while one is under way are skipped but for the last."""
+    page.goto(f"/races/{RACE}?lap=5")
+    held, asked = hold_first(page), []
+    page.on("request", lambda request: asked.append(lap_of(request.url)) if "fragment=moment" in request.url else None)
+    further, working = page.get_by_label("One lap on"), page.locator("form.laps")
+    further.click()
+    expect(working).to_have_class("laps busy")
+    for _ in range(3):
+        further.click()
+        page.wait_for_timeout(2 * DEBOUNCE_MS)
+    assert asked == ["6"]
+    expect(page.locator("#lap-now b")).to_have_text("9")
+    held[0].continue_()
+    expect_lap(page, 9)
+    assert lap_of(page.url) == "9"
+    assert asked[:2] == ["6", "9"]
+    expect(working).to_have_class("laps")
+
+
+def test_a_driver_opened_while_a_lap_is_on_its_way_is_open_in_it(page: Page) -> None:
+    page.goto(f"/races/{RACE}?lap=5")
+    held = hold_first(page)
+    with page.expect_request("**/*fragment=moment*"):
+        page.get_by_label("One lap on").click()
+    driver = page.locator("a.driver").nth(1)
+    name = driver.get_attribute("data-driver")
+    driver.click()
+    expect(page.locator(".panel")).to_be_visible()
+    held[0].continue_()
+    expect_lap(page, 6)
+    expect(page.locator(".panel h3")).to_contain_text("as known after lap 6")
+    expect(page.locator(".car.open a.driver")).to_have_attribute("data-driver", str(name))
+
+
+def test_what_failed_is_marked_like_what_passed(page: Page) -> None:
+    page.goto("/models")
+    page.locator("details summary").first.click()
+    shown = page.locator(".checks .status")
+    expect(shown.first).to_be_visible()
+    styles = shown.evaluate_all("all => all.map(one => getComputedStyle(one)).map(style => style.fontSize + style.paddingLeft)")
+    assert len(set(styles)) == 1
+    assert "failed" in shown.all_inner_texts()
 
 
 def test_a_driver_opens_and_closes_by_click_and_by_key(page: Page) -> None:

@@ -19,6 +19,7 @@ from feature_repo.stores.online import packed_store
 from feature_repo.visibility import CREATED, EVENT
 from serving.app import create_app
 from serving.dashboard.catalogue import SAMPLED_ROWS, catalogue, distributions
+from serving.dashboard.formats import ordinal
 from serving.dashboard.moment_view import driver_features, moment_view
 from serving.dashboard.race_data import race_data
 from serving.dashboard.seasons import race_list
@@ -119,6 +120,9 @@ def test_the_list_shows_every_race_newest_season_first(client: TestClient, loop:
     assert shown == [race["race_id"] for race in races]
     assert [race["season"] for race in races] == sorted((race["season"] for race in races), reverse=True)
     assert client.get("/").text.count("SIMULATED") == len(races)
+    assert '<a href="/v1/races">/v1/races</a>' in client.get("/").text
+    twin = Page(client.get("/seasons/2023").text).all("a")[-1]["href"]
+    assert [race["season"] for race in client.get(str(twin)).json()["races"]] == [2023] * sum(r.startswith("2023") for r in shown)
     assert re.findall(r'href="/races/([0-9_]+)"', client.get("/seasons/2023").text) == [r for r in shown if r.startswith("2023")]
     results = read_parquet(loop.settings.features_dir / "race_result.parquet")
     won = results[results["finish_position"] == 1].set_index("race_id")["driver_id"]
@@ -135,6 +139,23 @@ def test_the_race_page_shows_the_predicted_order_of_the_lap(client: TestClient, 
     assert all(note.replace("`", "") in words(answer.text) for note in said["notes"])
     slider = Page(answer.text).all("input", id="lap")[0]
     assert (slider["type"], slider["value"], slider["min"]) == ("range", str(lap), "0")
+
+
+def test_before_the_first_lap_the_page_says_so_and_draws_no_empty_boxes(client: TestClient) -> None:
+    text = client.get(f"/races/{RACE}?lap=0").text
+    assert "at lights out" in text
+    assert words(text).count("No car has completed a lap") == 2
+    assert "trace.png" not in text
+    assert "strips" not in text
+
+
+def test_a_driver_is_told_apart_from_the_place_given_to_him(client: TestClient) -> None:
+    """Each place is given out once, so most cars are placed beside their likeliest place."""
+    for driver in client.post("/v1/predict", json={"race_id": RACE, "lap": 17}).json()["drivers"]:
+        chances = driver["probabilities"]
+        said = words(client.get(f"/races/{RACE}?lap=17&driver={driver['driver_id']}&fragment=driver").text)
+        likeliest = 1 + chances.index(max(chances))
+        assert f"Predicted {ordinal(driver['position'])}; taken alone, likeliest {ordinal(likeliest)} (" in said
 
 
 def test_without_a_lap_the_page_shows_the_default_moment(client: TestClient, loop: Loop) -> None:

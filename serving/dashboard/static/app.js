@@ -3,6 +3,7 @@
 
 const DEBOUNCE_MS = 120;
 const AHEAD_MS = 400;
+const PATIENCE_MS = 30_000;
 
 document.addEventListener("DOMContentLoaded", () => {
   const laps = document.querySelector("form.laps");
@@ -22,7 +23,9 @@ function racePage(form) {
   let ahead = 0;
   let direction = 1;
   let shown = Number(slider.value);
-  let request = null;
+  let wanted = null;
+  let asking = false;
+  let prepared = null;
   let events = null;
 
   form.querySelector(".show").hidden = true;
@@ -37,39 +40,56 @@ function racePage(form) {
     return `/races/${race}?${query}`;
   }
 
-  async function fetched(url, signal) {
-    const answer = await fetch(url, { signal, headers: { Accept: "text/html" } });
+  async function fetched(url) {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS), headers: { Accept: "text/html" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!answer.ok) throw new Error(page.querySelector(".error-text")?.textContent ?? `the service answered ${answer.status}`);
     return page;
   }
 
+  // One lap is asked for at a time. The service computes what it was asked even if nobody waits any longer, so what is asked while
+  // the slider moves on would queue up there. Of the laps wanted meanwhile only the last is asked for.
   async function show(lap) {
-    request?.abort();
-    request = new AbortController();
-    const { signal } = request;
+    wanted = lap;
+    if (asking) return;
+    asking = true;
     moment.setAttribute("aria-busy", "true");
-    try {
-      const page = await fetched(address(lap, opened(), "moment"), signal);
-      const focused = moment.contains(document.activeElement) ? document.activeElement.dataset.driver : null;
-      moment.replaceChildren(...page.body.childNodes);
-      if (focused) moment.querySelector(`[data-driver="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
-      history.replaceState(null, "", address(lap, opened()));
-      const first = moment.querySelector(".car .name")?.textContent ?? "";
-      said.textContent = `Lap ${lap}: ${first} is predicted to win.`;
-      ahead = setTimeout(() => prepare(lap), AHEAD_MS);
-    } catch (error) {
-      if (error.name === "AbortError") return;
-      said.textContent = `Lap ${lap} could not be shown: ${error.message}`;
+    form.classList.add("busy");
+    while (wanted !== null) {
+      const asked = wanted;
+      wanted = null;
+      try {
+        if (prepared?.lap === asked) await prepared.done;
+        await place(asked);
+      } catch (error) {
+        if (wanted === null) said.textContent = `Lap ${asked} could not be shown: ${error.message}`;
+      }
     }
-    if (!signal.aborted) moment.removeAttribute("aria-busy");
+    asking = false;
+    moment.removeAttribute("aria-busy");
+    form.classList.remove("busy");
+  }
+
+  async function place(lap) {
+    const driver = opened();
+    const page = await fetched(address(lap, driver, "moment"));
+    const focused = moment.contains(document.activeElement) ? document.activeElement.dataset.driver : null;
+    moment.replaceChildren(...page.body.childNodes);
+    if (focused) moment.querySelector(`[data-driver="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    history.replaceState(null, "", address(lap, opened()));
+    if (wanted === null && opened() !== driver) wanted = lap;
+    if (wanted !== null) return;
+    const first = moment.querySelector(".car .name")?.textContent ?? "";
+    said.textContent = `Lap ${lap}: ${first} is predicted to win.`;
+    clearTimeout(ahead);
+    ahead = setTimeout(() => prepare(lap + direction), AHEAD_MS);
   }
 
   // The service keeps what it has shown: asking for the next lap in this direction makes the next step quick.
   function prepare(lap) {
-    const next = lap + direction;
-    if (next < 0 || next > Number(slider.max)) return;
-    fetch(address(next, null, "moment"), { priority: "low" }).catch(() => {});
+    if (prepared || lap < 0 || lap > Number(slider.max)) return;
+    const done = fetch(address(lap, null, "moment"), { priority: "low" }).catch(() => {}).finally(() => { prepared = null; });
+    prepared = { lap, done };
   }
 
   function moveTo(lap, wait = DEBOUNCE_MS) {
