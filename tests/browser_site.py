@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from loop_home import Loop, copy_of
+from loop_home import copy_of
+from loop_setup import Loop
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from pydantic import SecretStr
 

@@ -6,7 +6,7 @@ import warnings
 
 import filelock
 import pytest
-from loop_home import Loop, loop_settings, loop_source
+from loop_setup import Loop, loop_settings, loop_source
 
 from feature_repo.files import read_json, write_json
 from pipelines.flows import run_all

@@ -3,76 +3,32 @@
 import hashlib
 import importlib
 import json
-import os
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from loop_setup import Loop, loop_settings
 
 from feature_repo.files import read_json
 from feature_repo.settings import Settings
 from feature_repo.store import apply, online_path, open_store
 from ml.served_model import ServedModel
 from pipelines.candidates import CANDIDATE
-from pipelines.ingest.simulator import SimulatorSource
 from pipelines.registry import MODEL_NAME, champion_history
 from serving.prediction import ModelInUse
 from serving.predictor import Predictor
-
-MLFLOW_WARNS = "ignore:::mlflow"
-"""Filter for tests that call MLflow: what it says about its own code is not ours to mend."""
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     importlib.import_module("mlflow.pyfunc")  # warns while it is loaded
 
-SEASONS, RACES, SEED = 3, 4, 7
-RUN = ("run", "--source", "simulator", "--seasons", str(SEASONS), "--races", str(RACES), "--seed", str(SEED))
-"""The command line of the loop below."""
 
 _NOT_COPIED = shutil.ignore_patterns("*.db*", "*.lock", "mlartifacts", "checkpoints", "models", "weights")
 _DATABASES = {".db", ".db-wal", ".db-shm", ".db-journal", ".lock"}
-
-
-def loop_settings(home: Path) -> Settings:
-    """Settings of the loop: an untrained encoder, so that none has to be taught, and one thread, so that results repeat."""
-    return Settings(home=home, encoder="random", threads=1, seed=SEED, moment="fraction:0.5")
-
-
-def loop_environment(home: Path) -> dict[str, str]:
-    """The environment of a `pitwall` process with `loop_settings`: no settings of the developer, and none of Feast's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PITWALL_", "PROMETHEUS_"))}
-    chosen = {"PITWALL_HOME": str(home), "PITWALL_ENCODER": "random", "PITWALL_THREADS": "1", "PITWALL_SEED": str(SEED)}
-    return {**kept, **chosen, "OMP_NUM_THREADS": "1", "TZ": "UTC"}
-
-
-def loop_source() -> SimulatorSource:
-    """The races of the loop."""
-    return SimulatorSource(seasons=SEASONS, races=RACES, seed=SEED)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The home after one run of every step.
-
-    Attributes:
-        settings: of the home; tests that share it change nothing in it.
-        steps: in order, `step`, `seconds`, `peak_mib`, `report` of each.
-        seconds: wall time of all steps.
-    """
-
-    settings: Settings
-    steps: list[dict[str, Any]]
-    seconds: float
-
-    def report(self, step: str) -> dict[str, Any]:
-        """What a step reported."""
-        return next(outcome["report"] for outcome in self.steps if outcome["step"] == step)
 
 
 def tree(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
@@ -184,6 +140,3 @@ def _canonical(path: Path) -> bytes:
         return raw
     end = 8 + int.from_bytes(raw[:8], "little")
     return json.dumps(json.loads(raw[8:end]), sort_keys=True).encode() + raw[end:]
-
-
-Pitwall = Callable[..., Any]

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser_site import TOKEN, Site
-from loop_home import MLFLOW_WARNS
+from loop_setup import MLFLOW_WARNS
 from playwright.sync_api import Page, Request, Route, expect
 
 from ml.registry import alias_version, open_registry

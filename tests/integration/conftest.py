@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loop_fixture import loop
-from loop_home import Pitwall, loop_environment
+from loop_setup import Pitwall, loop_environment
 
 from pipelines import cli
 

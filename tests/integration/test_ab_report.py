@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, Pitwall, copy_of, one_object
+from loop_home import copy_of, one_object
+from loop_setup import MLFLOW_WARNS, Loop, Pitwall
 from numpy.typing import NDArray
 
 from feature_repo.files import read_parquet, write_parquet

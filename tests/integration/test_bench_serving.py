@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks import bench_serving, load_200
-from loop_home import MLFLOW_WARNS, Loop, copy_of, loop_environment
+from loop_home import copy_of
+from loop_setup import MLFLOW_WARNS, Loop, loop_environment
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 

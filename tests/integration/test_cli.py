@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, Pitwall, loop_environment, one_object, tree
+from loop_home import one_object, tree
+from loop_setup import MLFLOW_WARNS, Loop, Pitwall, loop_environment
 
 SCORES = ("accuracy", "top3", "mae", "rps", "log_loss")
 RACE, DRIVER = "2024_03", "bea_rowe"

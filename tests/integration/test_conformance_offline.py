@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 from conformance_docs import documented
-from loop_home import Pitwall
+from loop_setup import Pitwall
 
 from pipelines.conformance import run
 from pipelines.conformance.cases import CASES

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop, copy_of
+from loop_home import copy_of
+from loop_setup import MLFLOW_WARNS, Loop
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.app import create_app

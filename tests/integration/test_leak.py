@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from leak_home import NEXT_RACE, RACE, corrected_result, leak_home
-from loop_home import MLFLOW_WARNS, Pitwall, one_object, tree
+from loop_home import one_object, tree
+from loop_setup import MLFLOW_WARNS, Pitwall
 from strategies import small_lake
 
 from feature_repo.errors import MissingInputError

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, Pitwall, copy_of, one_object, tree
+from loop_home import copy_of, one_object, tree
+from loop_setup import MLFLOW_WARNS, Loop, Pitwall
 
 from feature_repo.files import read_parquet, write_parquet
 from feature_repo.spine import Moment, entity_frame

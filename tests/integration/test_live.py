@@ -12,7 +12,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop, copy_of, loop_environment
+from loop_home import copy_of
+from loop_setup import MLFLOW_WARNS, Loop, loop_environment
 from serve_process import serving
 
 from feature_repo.settings import Settings

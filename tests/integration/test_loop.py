@@ -4,7 +4,8 @@ import time
 
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, RACES, RUN, SEASONS, Loop, Pitwall, loop_source, one_object, online_rows, registry_state, tree
+from loop_home import one_object, online_rows, registry_state, tree
+from loop_setup import MLFLOW_WARNS, RACES, RUN, SEASONS, Loop, Pitwall, loop_source
 
 from feature_repo.files import read_json, read_parquet
 from pipelines.candidates import BASELINE, CANDIDATE, TRAINED

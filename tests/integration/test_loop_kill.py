@@ -8,7 +8,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from loop_home import MLFLOW_WARNS, RUN, Loop, content, loop_environment, loop_settings
+from loop_home import content
+from loop_setup import MLFLOW_WARNS, RUN, Loop, loop_environment, loop_settings
 
 from pipelines.candidates import CANDIDATE
 

@@ -15,7 +15,7 @@ import redis
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig, ValueType
 from feast.data_source import PushMode
 from feast.types import Array, Bool, Float32, Int64, String, UnixTimestamp
-from loop_home import Pitwall
+from loop_setup import Pitwall
 from online_servers import POSTGRES, REDIS, online, remove_namespace, url_of
 from own_redis import own_redis
 from psycopg import sql

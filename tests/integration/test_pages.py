@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop
+from loop_setup import MLFLOW_WARNS, Loop
 
 from feature_repo.files import read_parquet
 from feature_repo.spine import Moment

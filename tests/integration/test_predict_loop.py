@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, candidate_predictor, copy_of, loop_environment, registry_state
+from loop_home import candidate_predictor, copy_of, registry_state
+from loop_setup import MLFLOW_WARNS, Loop, loop_environment
 
 from feature_repo.errors import InvalidIdError, InvalidMomentError, MissingInputError, UnknownEntityError
 from feature_repo.files import read_parquet, write_parquet

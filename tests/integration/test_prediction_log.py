@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop, copy_of
+from loop_home import copy_of
+from loop_setup import MLFLOW_WARNS, Loop
 
 from feature_repo.parquet_log import dropped_so_far, log_files
 from feature_repo.settings import Settings

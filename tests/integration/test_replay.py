@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, Pitwall, copy_of, loop_environment, one_object, online_rows, tree
+from loop_home import copy_of, one_object, online_rows, tree
+from loop_setup import MLFLOW_WARNS, Loop, Pitwall, loop_environment
 
 from feature_repo.errors import InvalidMomentError, UnknownEntityError
 from feature_repo.files import read_parquet, write_parquet

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop
+from loop_setup import MLFLOW_WARNS, Loop
 
 from feature_repo.spine import Moment, entity_frame, load_entrants, load_moments
 from feature_repo.store import historical, open_store

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from loop_home import MLFLOW_WARNS, Loop, copy_of
+from loop_home import copy_of
+from loop_setup import MLFLOW_WARNS, Loop
 from pydantic import SecretStr
 
 from feature_repo.settings import Settings

@@ -11,7 +11,8 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from loop_home import Loop, copy_of, loop_environment
+from loop_home import copy_of
+from loop_setup import Loop, loop_environment
 from schemathesis.checks import not_a_server_error
 from serve_process import Served, serving
 

@@ -11,7 +11,8 @@ from feast import FeatureStore
 from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
-from loop_home import Pitwall, one_object
+from loop_home import one_object
+from loop_setup import Pitwall
 from registry_home import write_trained
 from skew_home import SERVED_AT, SERVICE, Answer, answer, log_answers
 from tiny_home import DRIVERS, FORM_TTL, at, catalogue, form_row, rows, write_all, write_table

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from loop_home import MLFLOW_WARNS, Loop, candidate_predictor, copy_of
+from loop_home import candidate_predictor, copy_of
+from loop_setup import MLFLOW_WARNS, Loop
 from skew_home import SERVED_AT, SERVICE, Answer, answer, log_answers
 
 from feature_repo.feature_log_files import log_folder, logged_services

@@ -13,7 +13,8 @@ import yaml
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.types import Array, Int64, String
-from loop_home import Pitwall, one_object
+from loop_home import one_object
+from loop_setup import Pitwall
 from online_servers import online
 from safetensors.numpy import load_file
 from spark_engine import CONF, on_spark, start

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from leak_home import corrected_result
-from loop_home import MLFLOW_WARNS, Loop, Pitwall, candidate_predictor, copy_of, one_object
+from loop_home import candidate_predictor, copy_of, one_object
+from loop_setup import MLFLOW_WARNS, Loop, Pitwall
 
 from feature_repo.errors import FutureMomentError, NotKnownYetError
 from feature_repo.files import read_parquet, write_parquet
