@@ -16,7 +16,7 @@ from feature_repo.visibility import EVENT
 from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.merging.history import with_history
 from pipelines.ingest.merging.precedence import CORRECTED
-from pipelines.lake import Lake
+from pipelines.lake import Lake, races_last
 from pipelines.schemas import SIMULATOR, TABLES, conform, empty_frame
 
 _QUARANTINE_KEY = ["season", "reason", "source_file", "row_number", "row"]
@@ -33,11 +33,14 @@ class KeptSources:
         return Lake(self.root / name)
 
     def names(self, season: int) -> list[str]:
-        """Sources that said anything about a season, sorted."""
+        """Sources that told of a season, sorted; one whose first word was cut off by a kill is not among them.
+
+        The races are what is written last, so a source without any of the season has not been written whole.
+        """
         if not self.root.exists():
             return []
         found = [path.name for path in self.root.iterdir() if path.is_dir() and re.fullmatch(r"[a-z0-9_]+", path.name)]
-        return sorted(name for name in found if any(season in self.of(name).seasons(table) for table in TABLES))
+        return sorted(name for name in found if season in self.of(name).seasons("races"))
 
     def read(self, name: str, season: int) -> dict[str, pd.DataFrame]:
         """What a source said about a season: table -> rows, only tables that have any."""
@@ -59,11 +62,7 @@ class KeptSources:
             return
         (name,) = names
         suffix = f"season={season:04d}/part.parquet"
-        # races last: a season without them is adopted again
-        partitions = sorted(
-            (path for path in lake.partitions() if path.endswith(suffix)), key=lambda path: path.startswith("races/")
-        )
-        for relative in partitions:
+        for relative in races_last(path for path in lake.partitions() if path.endswith(suffix)):
             with atomic_path(self.of(name).root / relative) as temporary:
                 shutil.copyfile(lake.root / relative, temporary)
 

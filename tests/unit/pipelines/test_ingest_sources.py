@@ -18,7 +18,7 @@ from pipelines.ingest.merging import differences
 from pipelines.ingest.merging.kept import KeptSources
 from pipelines.ingest.merging.merge import merge
 from pipelines.ingest.run import ingest
-from pipelines.lake import Lake
+from pipelines.lake import Lake, StagedSeason
 from pipelines.schemas import TABLES
 
 SEASON = 2022
@@ -139,6 +139,65 @@ def test_a_lake_written_before_sources_were_kept_is_taken_for_what_its_source_sa
     other = Settings(home=tmp_path_factory.mktemp("other"))
     for source in (Told("files", files), Told("jolpica", jolpica)):
         ingest(other, source, [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code may take notice of it."""
+
+
+def _killed_after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, calls: int) -> None:
+    """Let `owner.name` be called so many times, and no more."""
+    real, left = getattr(owner, name), calls
+
+    def counted(*args: object, **kwargs: object) -> object:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize("copied", [0, 1, 5])
+def test_a_kill_while_an_earlier_lake_is_taken_over_loses_no_row(
+    settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory, copied: int
+) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    shutil.rmtree(settings.sources_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        _killed_after(patch, shutil, "copyfile", copied)
+        with pytest.raises(Killed):
+            ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    other = Settings(home=tmp_path_factory.mktemp("other"))
+    for source in (Told("files", files), Told("jolpica", jolpica)):
+        ingest(other, source, [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
+
+
+@pytest.mark.parametrize("renamed", [1, 6])
+def test_the_first_ingest_of_a_source_killed_half_way_is_not_merged_into_others(
+    settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory, renamed: int
+) -> None:
+    def killed(lake: Lake, staged: StagedSeason) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            _killed_after(patch, Path, "replace", renamed)
+            publish(lake, staged)
+
+    publish = Lake.publish
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lake, "publish", killed)
+        with pytest.raises(Killed):
+            ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    assert any((settings.sources_dir / "jolpica").rglob("part.parquet"))
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    other = Settings(home=tmp_path_factory.mktemp("other"))
+    ingest(other, Told("files", files), [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    ingest(other, Told("jolpica", jolpica), [SEASON], observed_at=AT)
     assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
 
 
