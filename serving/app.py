@@ -16,7 +16,7 @@ from serving.limits import BodyLimit, Timed
 from serving.prediction_log import PredictionLog
 from serving.readiness import Readiness
 from serving.routes import features, health, live, models, pages, predict, races
-from serving.schemas import ErrorBody
+from serving.schemas.answers import ErrorBody
 from serving.state import ServingState
 
 THREADS = 40

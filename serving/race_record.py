@@ -11,7 +11,7 @@ from serving.races import cars_at, entrants_known_at, laps_of, race_known_at, re
 
 
 def race_record(settings: Settings, race_id: str, as_of: pd.Timestamp | None = None) -> dict[str, Any]:
-    """A race as JSON (see `serving.schemas.RaceResponse`).
+    """A race as JSON (see `serving.schemas.answers.RaceResponse`).
 
     Args:
         settings: which home.

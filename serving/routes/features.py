@@ -9,7 +9,10 @@ from fastapi import APIRouter, Depends, Response
 from serving.dashboard.catalogue import catalogue
 from serving.feature_answer import FeatureAnswer, features_at, features_now
 from serving.reply import json_reply
-from serving.schemas import CatalogueResponse, FeaturesRequest, FeaturesResponse, instant_of
+from serving.schemas.answers import FeaturesResponse
+from serving.schemas.board import CatalogueResponse
+from serving.schemas.requests import FeaturesRequest
+from serving.schemas.values import instant_of
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["features"])

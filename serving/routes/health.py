@@ -9,14 +9,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from serving.http_errors import RETRY_AFTER_S
 from serving.readiness import Readiness
 from serving.reply import json_reply
-from serving.schemas import ReadyResponse
+from serving.schemas.answers import HealthResponse, ReadyResponse
 from serving.state import ServingState, get_state
 
 router = APIRouter(tags=["health"])
 State = Annotated[ServingState, Depends(get_state)]
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_model=HealthResponse)
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}

@@ -12,17 +12,17 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
-from fastapi import Path as PathParameter
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
 from serving.errors import NoReplayError, TooManyStreamsError
 from serving.races import race_of
-from serving.replay_file import ReplayEvent, ReplayReader, State, replay_path
+from serving.replay_file import ReplayEvent, ReplayReader, replay_path
+from serving.schemas.replay import ReplayResponse
+from serving.schemas.values import RaceId
 from serving.state import ServingState, get_state
 
 MAX_STREAMS = 200
@@ -35,23 +35,7 @@ _OVER, _OVER_KINDS = ("ended", "interrupted"), ("end", "interrupted")
 router = APIRouter(prefix="/v1/races", tags=["races"])
 
 Served = Annotated[ServingState, Depends(get_state)]
-RaceId = Annotated[str, PathParameter(examples=["2024_08"], max_length=40)]
-
-
-class ReplayResponse(BaseModel):
-    """A replay so far.
-
-    Attributes:
-        race_id: the race.
-        state: `none`, `running`, `interrupted` (its next lap is a minute late) or `ended`.
-        last_event_id: of its newest event, for `Last-Event-ID`; null without a replay.
-        events: `start`, then a `lap` (a prediction, as of POST /v1/predict) each, then `end` or `interrupted`.
-    """
-
-    race_id: str
-    state: State
-    last_event_id: str | None
-    events: list[dict[str, Any]]
+RacePath = Annotated[RaceId, Path()]
 
 
 class Streams:
@@ -91,7 +75,7 @@ def ended_by_signals(app: FastAPI) -> Iterator[None]:
 
 @router.get("/{race_id}/replay", response_model=ReplayResponse)
 def replay(
-    race_id: RaceId,
+    race_id: RacePath,
     state: Served,
     after: Annotated[int, Query(ge=-1, le=100_000, description="Only events numbered above this.")] = -1,
 ) -> Response:
@@ -117,7 +101,7 @@ def replay(
     },
 )
 def live(
-    race_id: RaceId,
+    race_id: RacePath,
     request: Request,
     state: Served,
     last_event_id: Annotated[str | None, Header(max_length=64)] = None,

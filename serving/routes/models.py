@@ -18,7 +18,9 @@ from ml.registry import rollback as roll_back
 from serving.dashboard.model_board import model_board
 from serving.errors import TokenNotConfiguredError, WrongTokenError
 from serving.reply import json_reply
-from serving.schemas import DecisionsResponse, ErrorBody, ModelsResponse, MoveResponse, PromoteRequest
+from serving.schemas.answers import ErrorBody
+from serving.schemas.board import DecisionsResponse, ModelsResponse, MoveResponse
+from serving.schemas.requests import PromoteRequest
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["models"])

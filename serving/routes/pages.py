@@ -22,7 +22,7 @@ from serving.dashboard.moment_view import driver_features, moment_view
 from serving.dashboard.race_data import race_data
 from serving.dashboard.seasons import race_list
 from serving.http_errors import RETRY_AFTER_S, malformed_message, status_of
-from serving.schemas import DriverId
+from serving.schemas.values import DriverId
 from serving.state import ServingState, get_state
 
 CONTENT_SECURITY_POLICY = (

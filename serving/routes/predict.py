@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from serving.reply import json_reply
-from serving.schemas import PredictRequest, PredictResponse
+from serving.schemas.answers import PredictResponse
+from serving.schemas.requests import PredictRequest
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["predictions"])

@@ -13,7 +13,8 @@ from ml.traces.store import ImageArtifactStore
 from serving.dashboard.seasons import race_list
 from serving.race_record import race_record
 from serving.reply import json_reply
-from serving.schemas import DriverId, InstantText, RaceId, RaceResponse, RacesResponse, instant_of
+from serving.schemas.answers import RaceResponse, RacesResponse
+from serving.schemas.values import DriverId, InstantText, RaceId, instant_of
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["races"])

@@ -6,7 +6,7 @@ First the training set: every entrant of the real races 2018-2024 at half distan
 missing created times and a ttl: N entity rows x N feature rows a view. `equal`: every cell of every feature agrees.
 
 Ours is `store.get_historical_features(...).to_df()`, warm (indexes in memory) unless it says cold (first call, files just
-written). The other sides are in `tests/retrieval_tables.py`. DuckDB runs in a process of its own with limited memory, at the
+written). Others: `tests/support/retrieval_tables.py`. DuckDB runs in a process of its own with limited memory, at the
 largest of some sizes that it survives. Seconds are processor seconds of all threads; wall time is in `detail`.
 """
 

@@ -1,6 +1,7 @@
 """The JSON API over the home of the loop: it says what the commands say, in the form it declares, and refuses in one form."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from serving.lookup import lookup
 from serving.past_lookup import lookup_past
 from serving.predictor import Predictor
 from serving.races import cars_at, moment_point
+from serving.schemas import answers, board, replay
+from serving.schemas.answers import Answer
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 MOMENTS = ({}, {"lap": 3}, {"fraction": 0.25}, {"pre_race": True})
@@ -279,12 +282,43 @@ def test_every_endpoint_declares_its_form(client: TestClient) -> None:
         "/v1/models/{name}/rollback",
         "/v1/catalogue",
     }
+    bodies = spec["components"]["schemas"]
     for name in ("FeaturesRequest", "PredictRequest", "PromoteRequest"):
-        assert spec["components"]["schemas"][name]["examples"]
+        assert bodies[name]["examples"]
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():
             content = operation["responses"]["200"].get("content", {})
             assert content, f"{method} {path} declares no answer"
             json_schema = content.get("application/json", {}).get("schema")
             assert json_schema != {}, f"{method} {path} declares any JSON"
+            for status, answer in operation["responses"].items():
+                form = answer.get("content", {}).get("application/json", {}).get("schema")
+                assert form is None or bodies[form["$ref"].rpartition("/")[2]]["examples"], f"{path} {status}: no example"
             assert operation.get("description"), f"{method} {path} says nothing"
+
+
+def test_answers_and_examples_have_the_form_that_is_declared(client: TestClient, race_id: str, driver_id: str) -> None:
+    """Answers are not checked when they are given, and no field may go undeclared."""
+    row = {"race_id": race_id, "driver_id": driver_id}
+    asked: list[tuple[type[Answer], str, dict[str, Any] | None]] = [
+        (answers.FeaturesResponse, "/v1/features", {"service": "finish_position_v1", "entity_rows": [row]}),
+        (answers.FeaturesResponse, "/v1/features", {"service": "speed_trace_v1", "entity_rows": [row]}),
+        (answers.PredictResponse, "/v1/predict", {"race_id": race_id, "lap": 3}),
+        (answers.PredictResponse, "/v1/predict", {"race_id": race_id, "live": True}),
+        (answers.RacesResponse, "/v1/races", None),
+        (answers.RaceResponse, f"/v1/races/{race_id}", None),
+        (answers.RaceResponse, f"/v1/races/{race_id}?as_of=1950-01-01T00:00:00Z", None),
+        (answers.HealthResponse, "/healthz", None),
+        (answers.ReadyResponse, "/readyz", None),
+        (board.ModelsResponse, "/v1/models", None),
+        (board.DecisionsResponse, "/v1/models/finish_position/decisions?inputs=true", None),
+        (board.CatalogueResponse, "/v1/catalogue", None),
+        (replay.ReplayResponse, f"/v1/races/{race_id}/replay", None),
+    ]
+    for form, path, body in asked:
+        answer = client.get(path) if body is None else client.post(path, json=body)
+        declared = form if answer.status_code == 200 else answers.ErrorBody
+        declared.model_validate_json(answer.content, strict=True)
+    for form in (board.MoveResponse, answers.ErrorBody, *[form for form, *_ in asked]):
+        (example,) = form.model_json_schema()["examples"]
+        form.model_validate_json(json.dumps(example), strict=True)

@@ -1,6 +1,6 @@
 """The four races whose live timing was recorded, read twice: from recorded web responses, and from files.
 
-Run as a program it prints docs/recorded-races.md: `python tests/recorded_races.py ../shared/data > docs/recorded-races.md`.
+Prints docs/recorded-races.md: `python tests/support/recorded_races.py ../shared/data > docs/recorded-races.md`.
 """
 
 import functools
@@ -102,7 +102,7 @@ def as_page(table: pd.DataFrame) -> str:
     lines = [
         "# Races from recorded responses, against the same races from files",
         "",
-        "Made by `python tests/recorded_races.py ../shared/data`; a test holds the page to what it finds.",
+        "Made by `python tests/support/recorded_races.py ../shared/data`; a test holds the page to what it finds.",
         "",
         "The live timing of four races was recorded (2018 Azerbaijan, 2020 Belgium, 2022 Bahrain, 2023 Miami), and much of what",
         "Jolpica answers about them. Read through `--source jolpica` (the real client, over a socket) and `--source livetiming`",

@@ -1,6 +1,6 @@
 """Generated feature tables for measuring point-in-time retrieval, and other ways to the same answers.
 
-python tests/retrieval_tables.py FOLDER     retrieves by Feast's DuckDB store with limited memory; prints processor seconds
+python tests/support/retrieval_tables.py FOLDER   retrieves by Feast's DuckDB store with limited memory; prints processor seconds
 """
 
 import json

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "conformance.md"
+_DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "conformance.md"
 _SUITES = {"### Offline, with": "offline", "### Offline, Feast": "offline default", "### Online": "online"}
 _VERDICTS = {"✓": "right", "✗ wrong": "wrong", "✗ error": "error", "– not supported": "not supported"}
 

@@ -1,6 +1,6 @@
 """2023 and 2024 from files, OpenF1 and Jolpica in one home: where three sources of the same races disagree.
 
-Run as a program it prints docs/merged-seasons.md: `python tests/merged_seasons.py ../shared/data > docs/merged-seasons.md`.
+Prints docs/merged-seasons.md: `python tests/support/merged_seasons.py ../shared/data > docs/merged-seasons.md`.
 """
 
 import contextlib
@@ -98,8 +98,8 @@ def as_page(report: DifferenceReport) -> str:
         "# Three sources of two seasons",
         "",
         "2023 and 2024 from `files`, `openf1` and `jolpica` in one home, as `pitwall ingest --report` counts them: made by",
-        "`python tests/merged_seasons.py ../shared/data`. OpenF1's answers are recorded rows, Jolpica's are recorded where",
-        "they were and made from the Ergast dump where not (no lap charts: those are in [recorded-races.md](recorded-races.md)).",
+        "`python tests/support/merged_seasons.py ../shared/data`. OpenF1's answers are recorded rows, Jolpica's are recorded",
+        "where they were and made from the Ergast dump where not (no lap charts: those are in [recorded-races.md](recorded-races.md)).",
         "*believed* is who comes first in the order of that column ([sources.md](sources.md)): the lake has that value.",
         "",
         "| table | column | believed | other | compared | differ | largest | why |",
