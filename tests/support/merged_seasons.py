@@ -99,7 +99,7 @@ def as_page(report: DifferenceReport) -> str:
         "",
         "2023 and 2024 from `files`, `openf1` and `jolpica` in one home, as `pitwall ingest --report` counts them: made by",
         "`python tests/support/merged_seasons.py ../shared/data`. OpenF1's answers are recorded rows, Jolpica's are recorded",
-        "where they were and made from the Ergast dump where not (no lap charts: those are in [recorded-races.md](recorded-races.md)).",
+        "where they were and made from the Ergast dump where not (no lap charts: [recorded-races.md](recorded-races.md)).",
         "*believed* is who comes first in the order of that column ([sources.md](sources.md)): the lake has that value.",
         "",
         "| table | column | believed | other | compared | differ | largest | why |",
