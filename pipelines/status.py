@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from feature_repo.settings import Settings
-from pipelines.features.build import SPINE_TABLES
+from pipelines.features.tables import SPINE_TABLES
 from pipelines.lake import Lake
 
 

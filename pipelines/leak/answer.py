@@ -16,7 +16,8 @@ from feature_repo.store import historical, open_store
 from feature_repo.visibility import CREATED, EVENT
 from ml.served_model import ServedModel, decode_pictures, tabular_array
 from ml.traces.store import ImageArtifactStore
-from pipelines.features.build import COMPUTE, table_path
+from pipelines.features.build import table_path
+from pipelines.features.tables import COMPUTE
 from pipelines.traces import render_traces
 
 # Of the spine tables these are what is known now, for listings; questions about the past read the two others.

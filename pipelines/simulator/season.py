@@ -18,6 +18,7 @@ from pipelines.simulator import field as field_module
 from pipelines.simulator import tables
 from pipelines.simulator.circuits import CIRCUITS
 from pipelines.simulator.classification import classify
+from pipelines.simulator.event import SeasonEvent
 from pipelines.simulator.qualifying import simulate_qualifying
 from pipelines.simulator.race import Setup, simulate_races
 from pipelines.simulator.streams import Stream, generator
@@ -150,7 +151,7 @@ def simulate_season(field: field_module.Field, races: int, seed: int) -> dict[st
         weather=weather,
     )
     log = simulate_races(setup, streams(Stream.RACE))
-    event = tables.SeasonEvent(
+    event = SeasonEvent(
         field=field,
         circuits=circuits,
         rounds=np.array([weekend.round for weekend in weekends], dtype=np.int64),

@@ -1,7 +1,6 @@
 """A simulated season as canonical tables: columns, types, ids and the instants at which each row became known."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,16 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_repo.ids import make_race_id
 from pipelines import schemas
 from pipelines.simulator import incidents, timing
-from pipelines.simulator.circuits import Circuit
-from pipelines.simulator.classification import Classification
-from pipelines.simulator.field import CONSTRUCTORS, Field
+from pipelines.simulator.event import SeasonEvent, microseconds
+from pipelines.simulator.field import CONSTRUCTORS
 from pipelines.simulator.flags import MESSAGES, Timeline, timeline
-from pipelines.simulator.qualifying import Qualifying
-from pipelines.simulator.race import RaceLog
-from pipelines.simulator.weather import MINUTES_BEFORE, Weather
+from pipelines.simulator.weather import MINUTES_BEFORE
 
 RESULT_DELAY_S = 3 * 3600
 """Results are known three hours after the flag (scrutineering and stewards)."""
@@ -33,48 +28,6 @@ FIRST_RACE_YEAR_OF_LAPPED = 2023
 
 NOT_SIMULATED = ("sprint_results", "driver_standings", "constructor_standings")
 """Canonical tables that a simulated season leaves empty: its weekends have no sprints, and no feature reads standings."""
-
-
-@dataclass(frozen=True)
-class SeasonEvent:
-    """Everything that happened in R races of one season.
-
-    Attributes:
-        field: cars and drivers.
-        circuits: R circuits.
-        rounds: (R,) int, from 1.
-        race_start: R instants of lights out, UTC.
-        qualifying_start: R instants, UTC.
-        qualified: qualifying and grids.
-        weather: weather by the minute.
-        log: the races lap by lap.
-        result: their results.
-    """
-
-    field: Field
-    circuits: Sequence[Circuit]
-    rounds: NDArray[np.int64]
-    race_start: Sequence[datetime]
-    qualifying_start: Sequence[datetime]
-    qualified: Qualifying
-    weather: Weather
-    log: RaceLog
-    result: Classification
-
-    @property
-    def start_us(self) -> NDArray[np.int64]:
-        """(R,) lights out, microseconds since 1970."""
-        return _microseconds(self.race_start)
-
-    @property
-    def race_ids(self) -> NDArray[np.object_]:
-        """(R,) `<season>_<round>`."""
-        return np.array([make_race_id(self.field.season, int(number)) for number in self.rounds], dtype=object)
-
-    @property
-    def driver_ids(self) -> NDArray[np.object_]:
-        """(D,) driver references."""
-        return np.array([driver.driver_id for driver in self.field.drivers], dtype=object)
 
 
 def season_tables(event: SeasonEvent, generators: Sequence[np.random.Generator]) -> dict[str, pd.DataFrame]:
@@ -128,11 +81,6 @@ def _finish(name: str, columns: dict[str, Any], event: SeasonEvent) -> pd.DataFr
     return frame.sort_values(list(spec.key), kind="stable", ignore_index=True)
 
 
-def _microseconds(instants: Sequence[datetime]) -> NDArray[np.int64]:
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    return np.array([(instant - epoch) // timedelta(microseconds=1) for instant in instants], dtype=np.int64)
-
-
 def _stamped(columns: dict[str, Any], event_us: NDArray[np.int64], created_us: NDArray[np.int64]) -> dict[str, Any]:
     return {**columns, "event_timestamp": event_us, "created_timestamp": created_us}
 
@@ -151,7 +99,7 @@ def _races(event: SeasonEvent) -> dict[str, Any]:
         "name": [f"{circuit.locality} Grand Prix" for circuit in circuits],
         "circuit_id": [circuit.circuit_id for circuit in circuits],
         "race_start": event.start_us,
-        "qualifying_start": _microseconds(event.qualifying_start),
+        "qualifying_start": microseconds(event.qualifying_start),
         "course_length_km": [circuit.length_km for circuit in circuits],
         "turns": [circuit.turns for circuit in circuits],
         "circuit_type": [circuit.circuit_type for circuit in circuits],
@@ -170,7 +118,7 @@ def _drivers(event: SeasonEvent) -> dict[str, Any]:
         name: [getattr(driver, name) for driver in drivers]
         for name in ("driver_id", "code", "car_number", "given_name", "family_name", "nationality")
     }
-    return _stamped({**columns, "date_of_birth": _microseconds(born)}, known, known)
+    return _stamped({**columns, "date_of_birth": microseconds(born)}, known, known)
 
 
 def _constructors(event: SeasonEvent) -> dict[str, Any]:
@@ -237,7 +185,7 @@ def _qualifying(event: SeasonEvent) -> dict[str, Any]:
         "q2_s": times[:, 1].ravel(),
         "q3_s": times[:, 2].ravel(),
     }
-    known = (_microseconds(event.qualifying_start) + QUALIFYING_LENGTH_S * 10**6)[race]
+    known = (microseconds(event.qualifying_start) + QUALIFYING_LENGTH_S * 10**6)[race]
     return _stamped(columns, known, known)
 
 

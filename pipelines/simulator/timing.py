@@ -4,17 +4,15 @@ Instants travel as int64 microseconds since 1970; `NEVER_US` stands for none.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulator import race, tyres
+from pipelines.simulator.event import SeasonEvent
 from pipelines.simulator.flags import RESTART_LAPS, Timeline
 from pipelines.simulator.incidents import Control
-
-if TYPE_CHECKING:
-    from pipelines.simulator.tables import SeasonEvent
 
 NEVER_US = np.iinfo(np.int64).min
 """The integer numpy reads as NaT."""
@@ -35,7 +33,7 @@ SLOW_TRAP_POWER = 1.4
 """A lap x % slower than the reference shows about 1.4 x % less at the traps (rain, safety car)."""
 
 
-def lap_columns(event: "SeasonEvent", timelines: Sequence[Timeline], generators: Sequence[np.random.Generator]) -> dict[str, Any]:
+def lap_columns(event: SeasonEvent, timelines: Sequence[Timeline], generators: Sequence[np.random.Generator]) -> dict[str, Any]:
     """Columns of the table `laps`; N rows, ordered by race, driver and lap.
 
     Args:
@@ -135,7 +133,7 @@ def pit_stop_columns(laps: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sectors(
-    event: "SeasonEvent",
+    event: SeasonEvent,
     generators: Sequence[np.random.Generator],
     index: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     lap_ms: NDArray[np.int64],
@@ -158,7 +156,7 @@ def _sectors(
 
 
 def _speeds(
-    event: "SeasonEvent",
+    event: SeasonEvent,
     generators: Sequence[np.random.Generator],
     index: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
     slowness: NDArray[np.float64],

@@ -17,9 +17,9 @@ from feature_repo.settings import Settings
 from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from pipelines import schemas
 from pipelines.features import circuit_profile, constructor_form, driver_circuit, driver_form, grid
-from pipelines.features.build import COMPUTE, LAKE_TABLES, Frames
 from pipelines.features.knowledge import KNOWN, table, versions, with_race
 from pipelines.features.results import starter_facts, team_facts
+from pipelines.features.tables import COMPUTE, LAKE_TABLES, Frames
 from pipelines.lake import Lake
 from pipelines.spark.parcels import SCHEMA, Parcel, collected, merged, to_frame
 
@@ -39,7 +39,7 @@ KEYED = ("circuit_facts", "cars", "starts", "calendar", "race_facts", "circuits"
 
 
 def compute_all(settings: Settings) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Every feature table of a home, equal to `pipelines.features.build.compute_all`, in its order.
+    """Every feature table of a home, equal to `pipelines.features.tables.compute_all`, in its order.
 
     Reads `lake/` on the workers, which must see the home under its path; the driver holds one finished table at a time.
 

@@ -22,7 +22,7 @@ from feature_repo.spine import Moment, entity_frame
 from feature_repo.store import apply
 from feature_repo.visibility import CREATED, EVENT, visible
 from pipelines import traces
-from pipelines.features import build
+from pipelines.features import tables
 from pipelines.features.build import build_features
 from pipelines.lake import Lake
 from pipelines.leak import probe as probe_module
@@ -64,7 +64,7 @@ def test_moments_are_chosen_by_the_seed_between_laps_too(tiny: Settings) -> None
 
 
 # Builders as they are, before any test puts a peeking one in their place.
-HONEST = dict(build.COMPUTE)
+HONEST = dict(tables.COMPUTE)
 
 
 def leak_of_the_result(lake: Frames) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def peeked(tmp_path_factory: pytest.TempPathFactory) -> LeakReport:
     frames = corrected_result(small_lake(3), "2022_02", "driver_1", after=pd.Timedelta(days=900))
     with pytest.MonkeyPatch.context() as patch:
         for view, (leak, _) in PEEKING.items():
-            patch.setitem(build.COMPUTE, view, leak)
+            patch.setitem(tables.COMPUTE, view, leak)
         settings = leak_home(tmp_path_factory.mktemp("peeking") / "home", frames)
         return probe(settings, [(RACE, LAP_3)], variants=["deleted"])
 
@@ -210,7 +210,7 @@ def test_the_command_names_what_leaked_and_ends_with_1(tmp_path: Path, monkeypat
     found = one_object(clean.out)
     assert (found["clean"], found["n_leaks"], found["moments"][0]["lap"], found["models"]) == (True, 0, 3, [])
     assert found["compared"]["cells"] > 1000
-    monkeypatch.setitem(build.COMPUTE, "tire_state", leak_of_the_mean)
+    monkeypatch.setitem(tables.COMPUTE, "tire_state", leak_of_the_mean)
     (home / "state" / "features.json").unlink()
     build_features(Settings(home=home, threads=1))
     leaky = pitwall("leak-probe", "--race", RACE, "--lap", "3", home=home)

@@ -21,7 +21,7 @@ from feature_repo.visibility import EVENT, visible
 from ml.served_model import decode_pictures, tabular_array
 from ml.traces.store import ImageArtifactStore
 from pipelines.candidates import CANDIDATE
-from pipelines.features.build import SPINE_TABLES
+from pipelines.features.tables import SPINE_TABLES
 from pipelines.materialize import materialize
 from pipelines.registry import move_champion, open_registry, registry_lock
 from serving.errors import NoModelError, RaceOverError

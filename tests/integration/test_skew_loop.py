@@ -18,7 +18,7 @@ from feature_repo.spine import Moment, entity_frame
 from feature_repo.store import feature_names, get_service, open_store, views_of
 from feature_repo.visibility import EVENT, visible
 from pipelines.candidates import CANDIDATE
-from pipelines.features.build import SPINE_TABLES
+from pipelines.features.tables import SPINE_TABLES
 from pipelines.materialize import materialize
 from pipelines.registry import move_champion, open_registry, registry_lock
 from pipelines.skew import skew

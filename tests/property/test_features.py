@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from strategies import Lake, instants, lake_number, lakes, shuffled
 
 from feature_repo.visibility import CREATED, EVENT, visible
-from pipelines.features.build import COMPUTE
 from pipelines.features.constructor_form import constructor_facts, form_of_constructor
 from pipelines.features.driver_form import driver_facts, form_of_driver
+from pipelines.features.tables import COMPUTE
 from pipelines.leak.lake_at import scrambled, truncated
 
 VIEWS = [name for name in COMPUTE if name not in ("entrants", "moments")]  # both are what is known now

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import Lake, lake_number, lakes
 
 from pipelines import schemas
-from pipelines.features.build import COMPUTE, LAKE_TABLES
+from pipelines.features.tables import COMPUTE, LAKE_TABLES
 from pipelines.spark import features, parcels
 from pipelines.spark.features import HISTORIES, KEYED, parcels_of_partition, whole, work_on_all_races, work_on_key, work_on_races
 

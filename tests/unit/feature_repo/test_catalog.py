@@ -13,7 +13,7 @@ from strategies import Lake, small_lake
 import feature_repo
 from feature_repo import catalog
 from feature_repo.visibility import CREATED, EVENT
-from pipelines.features.build import COMPUTE, SPINE_TABLES
+from pipelines.features.tables import COMPUTE, SPINE_TABLES
 
 ROOT = Path(feature_repo.__file__).parent
 PANDAS_OF = {Float32: "float32", Int64: "int64", Bool: "bool", String: "object", Array(Int64): "object", Array(Float32): "object"}

@@ -10,7 +10,8 @@ from strategies import small_lake
 from feature_repo.errors import MissingInputError
 from feature_repo.files import TMP_PREFIX
 from feature_repo.settings import Settings
-from pipelines.features.build import COMPUTE, build_features, table_path
+from pipelines.features.build import build_features, table_path
+from pipelines.features.tables import COMPUTE
 from pipelines.lake import Lake
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from strategies import Lake, canonical, instants, lakes
 
 from feature_repo.visibility import CREATED, EVENT, latest_visible
-from pipelines.features.build import COMPUTE
 from pipelines.features.spine import compute_entrants_known, compute_moments, compute_races_known
+from pipelines.features.tables import COMPUTE
 
 QUALIFYING, GRID, FLAG, RESULT = (pd.Timestamp(f"2024-05-{text}Z") for text in ("25T16:00", "26T12:00", "26T15:00", "26T18:00"))
 CORRECTED = RESULT + pd.Timedelta(days=10)
