@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer import BadParameter
 
+from feature_repo.progress import Progress
 from feature_repo.visibility import parse_instant
-
-Report = Callable[[str, int, int], None]
-"""Progress of a step: what is being done, how many are done, how many there are."""
 
 # Piped output has no width of its own; 80 columns would cut ids and feature names.
 _PIPED_WIDTH = 160
@@ -59,10 +57,15 @@ def instant(text: str) -> pd.Timestamp:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Report]:
+def progress_bar(title: str) -> Iterator[Progress]:
     """A progress bar on stderr, driven by the callback it yields; plain silence where stderr is not a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+    )
+    with rich_progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=None)
 
         def report(what: str, done: int, total: int) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from feature_repo.console import Report, json_value
+from feature_repo.console import json_value
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from pipelines.ingest.base import Source
 from pipelines.ingest.run import ingest
@@ -43,7 +44,7 @@ def run_all(
     source: Source,
     seasons: Sequence[int],
     *,
-    progress: Callable[[str], Report] | None = None,
+    progress: Callable[[str], Progress] | None = None,
     on_step: Callable[[StepOutcome], None] | None = None,
 ) -> list[StepOutcome]:
     """Every step in order. Safe to repeat: with nothing changed, nothing is computed again.
@@ -70,7 +71,7 @@ def run_all(
     return outcomes
 
 
-def run_step(step: str, settings: Settings, progress: Report | None = None) -> dict[str, Any]:
+def run_step(step: str, settings: Settings, progress: Progress | None = None) -> dict[str, Any]:
     """One step after `ingest` by name; its report as JSON.
 
     Imports are here because torch, MLflow and Feast cost seconds that a step without them need not pay.

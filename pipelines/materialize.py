@@ -10,7 +10,7 @@ Memory is bounded by the number of keys, not of rows: see `newest_rows.py` for t
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import MissingInputError, NotAppliedError
 from feature_repo.files import sha256_file, sha256_json
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.store import open_store
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts, packed_store
@@ -32,7 +33,6 @@ from pipelines.newest_rows import FeatureTable, NewestRows, find_newest, micros
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 """Called with the view, the rows done and the rows to do."""
 
 CHUNK_ROWS = 10_000

@@ -6,7 +6,7 @@ Reads the feature log, the feature tables (through `historical`, with the create
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from feast import FeatureStore
 
 from feature_repo.feature_log_files import LogLayout, log_folder, logged_services, read_log
 from feature_repo.parquet_log import dropped_so_far, log_files
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.spine import load_entrants
 from feature_repo.store import get_service, open_store, views_of
@@ -29,7 +30,6 @@ from pipelines.skew_tally import FeatureTally, ViewTally
 CHUNK_ROWS = 5_000
 
 _Window = tuple[pd.Timestamp, pd.Timestamp]
-Progress = Callable[[str, int, int], None]
 logger = logging.getLogger(__name__)
 
 

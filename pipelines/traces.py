@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InvalidMomentError, MissingInputError, NotKnownYetError, PitwallError
 from feature_repo.ids import validate_race_id
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.spine import (
     Moment,
@@ -45,8 +46,6 @@ from ml.traces.store import ImageArtifactStore
 _WORTH_A_POOL = 800
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

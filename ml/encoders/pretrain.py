@@ -8,7 +8,7 @@ Same seed and same machine, same weights: the number of steps is fixed and nothi
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_repo.files import sha256_json
+from feature_repo.progress import Progress
 from ml.encoders import transforms
 from ml.encoders.curves import CurveRace, simulate_race
 from ml.encoders.pictures import read_picture
@@ -44,7 +45,6 @@ _COST_IN_RACE = dict.fromkeys(STATISTICS, 0.5) | {"mean": 6.0, "last5": 3.0, "me
 _COST_HEIGHTS = 4.0
 _CALIBRATION_PICTURES = 320
 
-Progress = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import pickle
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from feature_repo.errors import DamagedFileError, MissingInputError
 from feature_repo.files import atomic_path, read_json, write_json
+from feature_repo.progress import Progress
 from ml.encoders import transforms
 from ml.encoders.torchvision_ops import torchvision_models
 from ml.errors import EncoderWeightsError
@@ -33,7 +33,6 @@ PROBE_S = 2.0
 _STALLED_S = 20.0
 _KINDS = ("auto", "imagenet", "trace", "random")
 
-Progress = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
 

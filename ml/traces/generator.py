@@ -1,20 +1,19 @@
 """Pictures from lap data a caller holds: one at a time, or a batch of races that survives a bad race or driver."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import PitwallError
 from feature_repo.files import write_bytes
 from feature_repo.ids import validate_driver_id, validate_race_id
+from feature_repo.progress import Progress
 from ml.errors import InvalidLapDataError
 from ml.traces.axes import RaceAxes, race_axes
 from ml.traces.batch import Drawing, RaceJob, render_races
 from ml.traces.failures import FailureLog
 from ml.traces.laps import LapTrace, parse_lap_data
 from ml.traces.renderer import TraceRenderer
-
-Progress = Callable[[str, int, int], None]
 
 
 class SpeedTraceGenerator:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from feature_repo.console import Report
+from feature_repo.progress import Progress
 from pipelines.conformance.cases import BY_NAME, CASES
 from pipelines.conformance.offline import IGNORE_ZONES
 from pipelines.conformance.outcome import Outcome
@@ -32,7 +32,7 @@ def run_offline(
     examples: int = EXAMPLES,
     names: Sequence[str] | None = None,
     unflagged: bool = True,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """The offline suite on one store.
 
@@ -62,7 +62,7 @@ def run_offline(
     return sorted(found, key=lambda outcome: plan.index((outcome.case, outcome.suite == "offline")))
 
 
-def run_online(store: str, *, names: Sequence[str] | None = None, progress: Report | None = None) -> list[Outcome]:
+def run_online(store: str, *, names: Sequence[str] | None = None, progress: Progress | None = None) -> list[Outcome]:
     """The online suite on one store; a Redis or PostgreSQL server is started for it and stopped again.
 
     Args:
@@ -189,6 +189,6 @@ class _Worker:
             self._tail = [*self._tail[-50:], line.strip()]
 
 
-def _tell(progress: Report | None, store: str, done: int, total: int) -> None:
+def _tell(progress: Progress | None, store: str, done: int, total: int) -> None:
     if progress is not None:
         progress(store, done, total)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from feature_repo.errors import MissingInputError
 from feature_repo.files import remove_leftovers, sha256_file, write_parquet
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from pipelines.features.tables import COMPUTE, LAKE_TABLES, compute_all
 from pipelines.lake import Lake
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 STEP = "features"
 # progress(table, done, total): called after each table is written
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

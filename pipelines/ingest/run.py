@@ -11,7 +11,7 @@ killed run is done again.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.files import read_json, remove_leftovers, sha256_json, write_json
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.visibility import as_utc
 from pipelines import schemas
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 MAX_QUARANTINED_SHARE = 0.02
 # a race has some ten changes of track status: one bad line of the feed is a large share of them, and no reason to stop
 ONE_BAD_LINE = ("track_status", "race_control", "weather")
-Progress = Callable[[str, int, int], None]
 
 
 def ingest(

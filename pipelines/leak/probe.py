@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.errors import MissingInputError
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_moments, resolve_moment
 from feature_repo.store import apply
@@ -37,7 +38,6 @@ from pipelines.leak.stored import compare_stored
 logger = logging.getLogger(__name__)
 
 VARIANTS: dict[str, Variant] = {"deleted": truncated, "scrambled": scrambled}
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ decides them: `feature_repo.stores`. A store behind a server is written by the w
 writer, so there the workers pack and the driver writes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import pyarrow as pa
 from feast import FeatureView, RepoConfig
 
 from feature_repo.errors import DuplicateRowsError
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.online_sqlite import PackedSqliteOnlineStore
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from feature_repo.stores.offline_spark import SourceTable
 
-Progress = Callable[[str, int, int], None]
 
 CHUNK_ROWS = 10_000
 """Rows written together: whole races until there are so many, where races are part of the key."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from feature_repo.console import Report
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from pipelines import flows
 from pipelines.errors import NotTrainedError
@@ -57,7 +57,7 @@ def test_every_step_runs_once_in_order_and_is_told(settings: Settings, monkeypat
         ran.append("ingest")
         return IngestReport("simulator", True, [2024])
 
-    def done(step: str, _settings: Settings, tell: Report) -> dict[str, Any]:
+    def done(step: str, _settings: Settings, tell: Progress) -> dict[str, Any]:
         ran.append(step)
         tell(step, 1, 1)
         return {"step": step}
