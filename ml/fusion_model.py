@@ -27,7 +27,8 @@ from ml.placing import Placing, fit_placing
 from ml.plackett_luce import race_probabilities
 from ml.preprocessing import TabularPreprocessor
 from ml.rows import N_POSITIONS, OneRace, Rows
-from ml.trainer import MultiModalTrainer, one_thread
+from ml.torch_threads import one_thread
+from ml.trainer import MultiModalTrainer
 from ml.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)

@@ -34,6 +34,7 @@ from ml.errors import CheckpointError, ModelConfigError, ModelContractError, Non
 from ml.fusion import MultiModalFusionModel
 from ml.losses import strength, training_loss, uninformed_loss
 from ml.prepared_set import PreparedSet
+from ml.torch_threads import one_thread
 from ml.training_result import EpochMetrics, Score, TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -408,20 +409,6 @@ class MultiModalTrainer:
                     )
                 if self.model.vision is None:
                     raise ModelContractError(f"{part} set: live pictures need a model with its encoder (vision=...)")
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch in this thread alone, and restore its setting after.
-
-    Layers this small do not fill two cores; on a busy machine threads that wait for each other made training 30 times slower.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def rank_within(strengths: NDArray[Any], race: NDArray[np.int64]) -> NDArray[np.int64]:

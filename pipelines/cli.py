@@ -24,8 +24,9 @@ import typer
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from feature_repo.console import Report, configure_logging, emit, err, instant, out, progress_bar
+from feature_repo.console import configure_logging, emit, err, instant, out, progress_bar
 from feature_repo.errors import BadUsageError, PitwallError
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from pipelines import views
 from pipelines.commands_conformance import conformance
@@ -176,7 +177,7 @@ def embed(home: Home = None, as_json: AsJson = False) -> None:
 @app.command("pretrain-encoder")
 def pretrain_encoder(home: Home = None, as_json: AsJson = False) -> None:
     """Teach the trace encoder on simulated traces (minutes on two cores); reused by hash afterwards."""
-    from pipelines.embeddings import pretrain_encoder as step
+    from pipelines.encoder_choice import pretrain_encoder as step
 
     with progress_bar("pretrain-encoder") as report:
         found = step(_settings(home), progress=report).to_json()
@@ -341,7 +342,7 @@ class _step_progress:
     def __exit__(self, *error: object) -> None:
         self._close()
 
-    def _next(self, step: str) -> Report:
+    def _next(self, step: str) -> Progress:
         self._close()
         self._open = progress_bar(step)
         return self._open.__enter__()

@@ -20,7 +20,8 @@ from feature_repo.visibility import CREATED, EVENT
 from ml.dataset_cache import DatasetCacheBuilder
 from ml.rows import EMBEDDING_DIM, N_POSITIONS, Rows
 from ml.traces.store import ImageArtifactStore
-from pipelines.embeddings import EmbeddingCache, encoder_identity
+from pipelines.embedding_cache import EmbeddingCache
+from pipelines.encoder_choice import encoder_identity
 from pipelines.errors import LeakError, NothingToLearnError
 from pipelines.steps import code_hash, record, recorded
 

@@ -7,14 +7,14 @@ Reads the training set; writes `reports/evaluation.json` (numbers), `reports/evi
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ConfigDict, TypeAdapter
 
 from feature_repo.files import read_json, write_json
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from ml.datasets import rows_hash
 from ml.evaluation import default_test_seasons, rolling_origin
@@ -24,6 +24,7 @@ from ml.report import write_report
 from ml.results import evaluate as summarise
 from ml.results import evidence
 from ml.rows import PositionModel
+from ml.torch_threads import torch_threads
 from pipelines.candidates import (
     BASELINE,
     CANDIDATE,
@@ -36,7 +37,7 @@ from pipelines.candidates import (
     recipe,
 )
 from pipelines.dataset import FEATURE_SERVICE, STATE_SERVICE, TRACE_SERVICE, build_training_set, load_training_set
-from pipelines.embeddings import encoder_identity
+from pipelines.encoder_choice import encoder_identity
 from pipelines.errors import NothingToLearnError
 from pipelines.steps import code_hash, record, recorded
 
@@ -49,7 +50,7 @@ def evaluate(
     settings: Settings,
     *,
     test_seasons: Sequence[int] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every model on every test season, having learnt from earlier seasons only.
 
@@ -91,9 +92,7 @@ def evaluate(
                 for epoch in model.results[0].epochs
             )
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
+    with torch_threads(settings.threads):
         predictions = rolling_origin(
             rows,
             factories(settings, encoder=identity.key),
@@ -103,8 +102,6 @@ def evaluate(
             progress=None if progress is None else (lambda done, total, what: progress(what, done, total)),
             on_fitted=keep_curve,
         )
-    finally:
-        torch.set_num_threads(threads)
     result = summarise(
         predictions,
         candidate=CANDIDATE,

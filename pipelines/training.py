@@ -6,13 +6,13 @@ from its last checkpoint to the same result; a model whose data, configuration a
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.progress import Progress
 from feature_repo.settings import Settings
 from feature_repo.store import feature_names, open_store
 from ml.datasets import rows_hash
@@ -21,7 +21,7 @@ from ml.rows import Rows
 from ml.served_model import FeatureSpec, Origin, feature_specs, is_served_model, write_served_model
 from pipelines.candidates import BASELINE, TRAINED, TWIN, fusion_config, make_model, recipe
 from pipelines.dataset import FEATURE_SERVICE, build_training_set, load_training_set
-from pipelines.embeddings import encoder_identity, encoder_weights_file
+from pipelines.encoder_choice import encoder_identity, encoder_weights_file
 from pipelines.errors import NothingToLearnError
 from pipelines.steps import code_hash, record, recorded
 
@@ -55,7 +55,7 @@ class TrainReport:
         return asdict(self)
 
 
-def train(settings: Settings, *, progress: Callable[[str, int, int], None] | None = None) -> TrainReport:
+def train(settings: Settings, *, progress: Progress | None = None) -> TrainReport:
     """Fit every trained model on all races with a result; the last 18 % of them only stop it early.
 
     Raises:

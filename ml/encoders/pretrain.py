@@ -26,6 +26,7 @@ from ml.encoders.curves import CurveRace, simulate_race
 from ml.encoders.pictures import read_picture
 from ml.encoders.resnet import cpu_has_bf16, pooled
 from ml.encoders.torchvision_ops import torchvision_models
+from ml.torch_threads import torch_threads
 from ml.traces.axes import RaceAxes, race_axes
 from ml.traces.laps import LapTrace, lap_trace
 from ml.traces.renderer import LAYOUT_VERSION, TraceRenderer
@@ -374,15 +375,13 @@ def _calibrate(network: nn.Module, images: Tensor, transform: str) -> None:
 @contextmanager
 def _repeatable(seed: int, threads: int | None) -> Iterator[None]:
     """Fix torch's seed and threads inside, and give the process its own back afterwards."""
-    before = torch.get_num_threads()
     state = torch.get_rng_state()
     torch.manual_seed(seed)
-    torch.set_num_threads(threads or before)
     try:
-        yield
+        with torch_threads(threads or torch.get_num_threads()):
+            yield
     finally:
         torch.set_rng_state(state)
-        torch.set_num_threads(before)
 
 
 __all__ = ["DEFAULT", "CurveRace", "DrawnRace", "Recipe", "Taught", "draw_race", "random_state", "recipe_sha256", "teach"]

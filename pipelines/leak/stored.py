@@ -15,7 +15,7 @@ from feature_repo.spine import Moment, load_moments, resolve_moment
 from ml.served_model import ServedModel
 from ml.traces.store import ImageArtifactStore
 from pipelines.dataset import FEATURE_SERVICE
-from pipelines.embeddings import EmbeddingCache
+from pipelines.embedding_cache import EmbeddingCache
 from pipelines.leak.answer import Answer
 from pipelines.leak.compare import Counts, Kind, Leak, cells_that_differ, entries_that_differ, shown
 

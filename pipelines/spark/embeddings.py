@@ -17,7 +17,7 @@ from feature_repo.stores.spark_session import n_tasks, session_of, worker_errors
 from ml.encoders.vision import EMBEDDING_DIM, EncoderIdentity, VisionEncoder
 from ml.traces.manifest import PictureRecord, to_line, to_record
 from ml.traces.store import ImageArtifactStore
-from pipelines.embeddings import PART, embed_pictures
+from pipelines.picture_embedding import PART, embed_pictures
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -28,7 +28,7 @@ _EMBEDDED = "sha256 string, uri string, embedding binary"
 def embed_on_workers(
     settings: Settings, root: str, weights: Path, identity: EncoderIdentity, records: Sequence[PictureRecord]
 ) -> Iterator[tuple[list[str], NDArray[np.float32], list[str]]]:
-    """`pipelines.embeddings.embed_pictures`, spread over workers, in the order in which they finish.
+    """`pipelines.picture_embedding.embed_pictures`, spread over workers, in the order in which they finish.
 
     A worker embeds with one thread: the cluster's cores are filled by tasks.
 

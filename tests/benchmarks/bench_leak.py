@@ -14,7 +14,7 @@ from typing import Any
 from feature_repo.settings import Settings
 from feature_repo.spine import load_moments, resolve_moment
 from ml.served_model import ServedModel
-from ml.trainer import one_thread
+from ml.torch_threads import one_thread
 from pipelines.flows import run_step
 from pipelines.ingest.run import ingest
 from pipelines.ingest.simulator import SimulatorSource

@@ -27,11 +27,11 @@ from ml.encoders import pretrain, transforms
 from ml.encoders.weights import LoadedWeights, state_sha256, store_weights
 from ml.rows import EMBEDDING_DIM
 from ml.served_model import ServedModel, decode_pictures, tabular_array
+from ml.torch_threads import one_thread
 from ml.traces.axes import race_axes
 from ml.traces.batch import picture_title
 from ml.traces.laps import lap_trace
 from ml.traces.renderer import TraceRenderer
-from ml.trainer import one_thread
 from pipelines.flows import run_step
 from pipelines.ingest.run import ingest
 from pipelines.ingest.simulator import SimulatorSource

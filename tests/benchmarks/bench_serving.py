@@ -49,7 +49,7 @@ from feature_repo.store import apply, open_store
 from feature_repo.visibility import CREATED, EVENT, latest_visible
 from ml.registry import BASELINE, CHAMPION, MODEL_NAME, ROLE_TAG, open_registry
 from ml.served_model import tabular_array
-from ml.trainer import one_thread
+from ml.torch_threads import one_thread
 from pipelines.flows import run_all
 from pipelines.ingest.simulator import SimulatorSource
 from pipelines.materialize import materialize

@@ -28,10 +28,11 @@ from ml.encoders.torchvision_ops import torchvision_models
 from ml.encoders.vision import VisionEncoder
 from ml.encoders.weights import LoadedWeights, state_sha256
 from ml.fusion_model import build_model
+from ml.torch_threads import one_thread
 from ml.traces.axes import race_axes
 from ml.traces.laps import lap_trace
 from ml.traces.renderer import TraceRenderer
-from ml.trainer import MultiModalTrainer, one_thread
+from ml.trainer import MultiModalTrainer
 
 T = TypeVar("T")
 INPUTS = 100  # tabular inputs, about

@@ -17,15 +17,10 @@ from ml.encoders.vision import EncoderIdentity, VisionEncoder
 from ml.encoders.weights import LoadedWeights
 from ml.errors import StoreBusyError
 from ml.traces.store import ImageArtifactStore
-from pipelines import embeddings
-from pipelines.embeddings import (
-    EmbeddingCache,
-    embed_traces,
-    embeddings_status,
-    encoder_identity,
-    encoder_weights_file,
-    pretrain_encoder,
-)
+from pipelines import embeddings, picture_embedding
+from pipelines.embedding_cache import EmbeddingCache
+from pipelines.embeddings import embed_traces, embeddings_status
+from pipelines.encoder_choice import encoder_identity, encoder_weights_file, pretrain_encoder
 
 IDENTITY = EncoderIdentity("random", "a" * 64, "imagenet-v1")
 
@@ -111,8 +106,8 @@ def test_damaged_pictures_are_reported_and_the_rest_embedded(home, caplog):
 
 
 def test_a_stopped_run_keeps_what_it_had(home, monkeypatch):
-    monkeypatch.setattr(embeddings, "PART", 1)
-    real, calls = embeddings._embed, []
+    monkeypatch.setattr(picture_embedding, "PART", 1)
+    real, calls = picture_embedding._embed, []
 
     def stop_at_third(encoder, images):
         calls.append(len(images))
@@ -120,10 +115,10 @@ def test_a_stopped_run_keeps_what_it_had(home, monkeypatch):
             raise KeyboardInterrupt
         return real(encoder, images)
 
-    monkeypatch.setattr(embeddings, "_embed", stop_at_third)
+    monkeypatch.setattr(picture_embedding, "_embed", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         embed_traces(home)
-    monkeypatch.setattr(embeddings, "_embed", real)
+    monkeypatch.setattr(picture_embedding, "_embed", real)
     report = embed_traces(home)
     assert (report.new, report.cached) == (1, 2)
     assert not list(home.embeddings_dir.glob("*.parts/*.safetensors")), "parts are folded into one file"
