@@ -83,6 +83,12 @@ def test_what_waits_for_a_healthy_service_waits_for_one_that_says_so(compose: di
             assert "test" in services[other]["healthcheck"], f"{name} waits for {other}, which has no health check"
 
 
+def test_postgres_is_healthy_only_once_it_listens_for_others(compose: dict[str, Any]) -> None:
+    """While it makes its databases it runs on the socket alone; asked there, it would seem ready without them."""
+    asked = compose["services"]["postgres"]["healthcheck"]["test"][1]
+    assert re.search(r"pg_isready .*(-h|--host) 127\.0\.0\.1", asked)
+
+
 def test_only_this_machine_reaches_what_is_published(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert published
@@ -122,16 +128,45 @@ def test_variables_that_must_be_given_are_named_in_the_example() -> None:
     assert example <= {*(name for name, _ in PLACEHOLDER.findall(text)), "COMPOSE_PROJECT_NAME"}
 
 
+NOT_PASSED = {
+    "engine": "the image has neither Java nor Spark: it computes by itself",
+    "spark_master": "as engine",
+    "spark_conf": "as engine",
+}
+"""Settings that a container does not get, and why."""
+
+FIXED = {"home", "online_url", "registry_url", "mlflow_tracking_uri"}
+"""Where things are is said by the file itself: it starts them."""
+
+
 def test_settings_are_those_the_program_has(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = compose["services"]["pitwall"]["environment"]
-    known = {f"PITWALL_{name.upper()}" for name in Settings.model_fields} | {"PITWALL_ONLINE_PASSWORD"}
-    given = {name: value for name, value in environment.items() if name.startswith("PITWALL_")}
-    assert set(given) <= known
     for name in [name for name in os.environ if name.startswith("PITWALL_")]:
         monkeypatch.delenv(name)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    assert Settings().online_url == "redis://redis:6379/0"
+    defaults = Settings()
+    for service in ("pitwall", "steps"):
+        environment = compose["services"][service]["environment"]
+        given = {name: value for name, value in environment.items() if name.startswith("PITWALL_")}
+        known = {f"PITWALL_{name.upper()}" for name in Settings.model_fields} | {"PITWALL_ONLINE_PASSWORD"}
+        assert set(given) <= known
+        with monkeypatch.context() as filled:
+            for name, value in given.items():
+                filled.setenv(name, PLACEHOLDER.sub("", value))
+            assert Settings().online_url == "redis://redis:6379/0"
+            said = Settings().model_dump(exclude=FIXED)
+        assert said == defaults.model_dump(exclude=FIXED), "what is not set in deploy/.env has its default"
+
+
+def test_every_setting_of_the_environment_reaches_the_containers(compose: dict[str, Any]) -> None:
+    passed = {}
+    for service in ("pitwall", "steps"):
+        environment = compose["services"][service]["environment"]
+        passed[service] = {name for name in Settings.model_fields if f"PITWALL_{name.upper()}" in environment}
+        for name in passed[service] - FIXED:
+            variable = f"PITWALL_{name.upper()}"
+            assert environment[variable] == f"${{{variable}:-}}", variable
+    of_service = {"api_token", "serve_slots", "model_poll_s", "challenger_share", "challenger_shadow", "body_limit_kib"}
+    assert passed["pitwall"] == set(Settings.model_fields) - set(NOT_PASSED)
+    assert passed["steps"] == passed["pitwall"] - of_service
 
 
 def test_the_command_has_the_options_that_serve_has(compose: dict[str, Any]) -> None:
