@@ -1,5 +1,7 @@
 """The Jolpica source through the real client over a real socket: recorded seasons, faults, stops and second runs."""
 
+import copy
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from http_replay import (
     Request,
     Response,
     html_page,
+    in_turn,
     jolpica_from_ergast,
     jolpica_from_folder,
     once,
@@ -34,6 +37,7 @@ from http_replay import (
 from jolpica_made import laps_from_fastf1, seasons_from_folder
 from jolpica_pages import page as cut
 
+from feature_repo.files import sha256_file
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
@@ -118,6 +122,11 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> SeasonTables:
 
 def same_as_clean(season: SeasonTables, clean: SeasonTables) -> None:
     same(replace(season, tables={name: conform(name, rows) for name, rows in season.tables.items()}), clean)
+
+
+def lake_hashes(home: Settings) -> dict[str, str]:
+    """Every file of the lake and its SHA-256."""
+    return {str(file.relative_to(home.lake_dir)): sha256_file(file) for file in sorted(home.lake_dir.rglob("*.parquet"))}
 
 
 def answer_of(handler: Handler, path: str, **params: str) -> dict[str, Any]:
@@ -347,16 +356,54 @@ def test_a_lasting_fault_leaves_the_lake_and_the_next_run_completes_it(server: R
     assert set(Lake(home.lake_dir).read("laps")["race_id"]) == {"2030_01", "2030_03"}
 
 
-def test_a_page_that_repeats_ends_in_an_error_and_is_not_kept(server: ReplayServer, tmp_path: Path, clean: SeasonTables) -> None:
-    whole = answer_of(jolpica_from_folder(AUTHORED), "2030/1/laps.json", limit="100")
-    server.on(f"{BASE}/2030/1/laps.json", Response(body=cut(whole, 4, 0)))
-    with pytest.raises(
-        SourceFormatError, match=r"2030/1/laps.json\?limit=100&offset=4, column 'MRData.offset': got 0, expected 4"
-    ):
-        read(a_source(server, tmp_path), 2030)
+@pytest.mark.parametrize(
+    ("echoed", "said"),
+    [
+        (False, r"column 'MRData.offset': got 0, expected 4"),
+        (True, r"row 1, column 'Laps': got a row of an earlier page again: .*quick"),
+    ],
+    ids=["says that it is the first", "says that it is the one asked for"],
+)
+def test_a_page_that_repeats_ends_in_an_error_and_is_not_kept(
+    server: ReplayServer, tmp_path: Path, clean: SeasonTables, echoed: bool, said: str
+) -> None:
+    repeated = json.loads((AUTHORED.parent / "repeated_page.json").read_text(encoding="utf-8"))
+    home = Settings(home=tmp_path)
+    ingest(home, a_source(server, tmp_path, rounds=[3]), [2030])
+    before = lake_hashes(home)
+
+    def the_same_again(request: Request) -> Response:
+        offset = request.params.get("offset", "0") if echoed else "0"
+        return Response(body={"MRData": {**repeated["MRData"], "offset": offset}})
+
+    laps = f"{BASE}/2030/1/laps.json"
+    server.on(laps, the_same_again)
+    for _ in range(2):
+        server.requests.clear()
+        with pytest.raises(SourceFormatError, match=r"2030/1/laps.json\?limit=100&offset=4.* " + said):
+            ingest(home, a_source(server, tmp_path), [2030])
+        assert server.paths().count(f"{laps}?limit=100&offset=4") > 1  # asked again, by a later run too
+        assert lake_hashes(home) == before
     server._routes.clear()
+    ingest(home, a_source(server, tmp_path), [2030])
+    assert len(Lake(home.lake_dir).read("laps").query("race_id == '2030_01'")) == 17
+
+
+def test_pages_of_two_states_of_a_document_are_read_again(server: ReplayServer, tmp_path: Path, clean: SeasonTables) -> None:
+    """A row moved to the first page after that was fetched, so what follows begins with a row that was on it: as many in all."""
+    whole = answer_of(jolpica_from_folder(AUTHORED), "2030/1/laps.json", limit="100")
+    earlier = copy.deepcopy(whole)
+    laps = earlier["MRData"]["RaceTable"]["Races"][0]["Laps"]
+    laps[-1]["Timings"].append(laps[0]["Timings"].pop())
+    first = in_turn(*[Response(body=cut(document, 4, 0)) for document in (earlier, whole)])
+
+    def page(request: Request) -> Response | None:
+        offset = int(request.params.get("offset", 0))
+        return first(request) if offset == 0 else Response(body=cut(whole, 4, offset))
+
+    server.on(f"{BASE}/2030/1/laps.json", page)
     [season], _ = read(a_source(server, tmp_path), 2030)
-    assert len(season.tables["laps"][season.tables["laps"]["round"] == 1]) == 17
+    same_as_clean(season, clean)
 
 
 def test_a_document_that_grows_between_two_pages_is_read_again(server: ReplayServer, tmp_path: Path, clean: SeasonTables) -> None:

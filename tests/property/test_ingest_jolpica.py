@@ -65,7 +65,7 @@ def paged(whole: dict[str, Any], limits: list[int], endpoint: str) -> list[Page]
     """All pages of `whole`; the service applies the limits in turn."""
     asked: list[int] = []
 
-    def ask(offset: int) -> Page:
+    def ask(offset: int, _: object) -> Page:
         asked.append(offset)
         return Page(f"?offset={offset}", f"offset={offset}", cut(whole, limits[(len(asked) - 1) % len(limits)], offset))
 

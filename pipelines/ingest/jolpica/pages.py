@@ -6,22 +6,30 @@ asked.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pipelines.errors import SourceFormatError
 
-NEXT_STEP = "the service says something else than it documents: run again with --refresh; what was fetched is kept"
-
 
 @dataclass(frozen=True)
 class Page:
-    """One response: the URL that was asked, its name in the quarantine (path and query), and the parsed JSON."""
+    """One response.
+
+    Attributes:
+        url: what was asked.
+        name: its name in the quarantine, path and query.
+        body: the parsed JSON.
+        file: where it is kept; None: it is not, so the next run asks again.
+    """
 
     url: str
     name: str
     body: Any
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,62 +62,73 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 
-class TotalChangedError(SourceFormatError):
-    """Two pages of one document do not agree on how many rows it has: it changed between them."""
+class PagesDifferError(SourceFormatError):
+    """Two pages of one document do not belong together: it changed between them, or one came in place of another."""
 
 
-def read_pages(ask: Callable[[int], Page], endpoint: str) -> list[Page]:
+def read_pages(ask: Callable[[int, Callable[[Page], object]], Page], endpoint: str) -> list[Page]:
     """All pages of a document, from the first to the last row.
 
     Args:
-        ask: offset -> the page that begins with that row.
+        ask: (offset, check) -> the page that begins with that row; `check` raises about one that does not follow those before.
         endpoint: a key of `ENDPOINTS`.
     Raises:
-        SourceFormatError: a page does not begin where it should, has fewer or more rows than it says, or repeats rows.
-        TotalChangedError: the number of rows changed on the way.
+        SourceFormatError: a page does not begin where it should, or has fewer or more rows than it says.
+        PagesDifferError: a page repeats rows, or the number of rows changed on the way.
     """
     pages: list[Page] = []
     seen: set[str] = set()
     offset, total = 0, 0
     while not pages or offset < total:
-        page = ask(offset)
-        rows, said = check_page(page, endpoint, offset)
+        check = partial(check_page, endpoint=endpoint, offset=offset, seen=seen)
+        page = ask(offset, check)
+        rows, said = check(page)
         if pages and said.total != total:
-            raise TotalChangedError(
+            raise PagesDifferError(
                 page.url,
                 column="MRData.total",
                 got=str(said.total),
                 expected=f"{total} as on the first page",
                 next_step="the document changed while it was read: run the same command again",
             )
-        texts = [_identity(row) for row in rows]
-        repeated = next((number for number, text in enumerate(texts, start=1) if text in seen), None)
-        if repeated is not None:
-            got = f"a row of an earlier page again: {texts[repeated - 1][:80]}"
-            raise wrong(page, ENDPOINTS[endpoint].rows or "Races", got, "rows that no earlier page has", repeated)
-        seen.update(texts)
+        seen.update(_identity(row) for row in rows)
         pages.append(page)
         offset, total = offset + len(rows), said.total
     return pages
 
 
-def check_page(page: Page, endpoint: str, offset: int) -> tuple[list[dict[str, Any]], Envelope]:
+def check_page(
+    page: Page, endpoint: str, offset: int, seen: Collection[str] = frozenset()
+) -> tuple[list[dict[str, Any]], Envelope]:
     """The rows of a page and what it says about itself.
 
+    Args:
+        page: the page.
+        endpoint: a key of `ENDPOINTS`.
+        offset: the row that was asked for.
+        seen: what tells the rows of earlier pages apart.
     Raises:
         SourceFormatError: it does not begin with row `offset`, or has another number of rows than limit and total let expect.
+        PagesDifferError: it repeats a row that was seen.
     """
     said = envelope(page)
     rows = rows_of(page, endpoint)
+    name = ENDPOINTS[endpoint].rows or "Races"
     if said.offset != offset:
         raise wrong(page, "MRData.offset", str(said.offset), f"{offset}: the page that was asked for")
     expected = max(min(said.limit, said.total - said.offset), 0)
     if len(rows) != expected:
-        raise wrong(
-            page,
-            ENDPOINTS[endpoint].rows or "Races",
-            f"{len(rows)} rows",
-            f"{expected} (limit {said.limit}, offset {said.offset}, total {said.total})",
+        raise wrong(page, name, f"{len(rows)} rows", f"{expected} (limit {said.limit}, offset {said.offset}, total {said.total})")
+    texts = [_identity(row) for row in rows] if seen else []
+    repeated = next((number for number, text in enumerate(texts, start=1) if text in seen), None)
+    if repeated is not None:
+        raise PagesDifferError(
+            page.url,
+            row=repeated,
+            column=name,
+            got=f"a row of an earlier page again: {texts[repeated - 1][:80]}",
+            expected="rows that no earlier page has",
+            next_step=_next_step(page),
         )
     return rows, said
 
@@ -175,4 +194,13 @@ def _objects(page: Page, outer: Any, name: str) -> list[dict[str, Any]]:
 
 def wrong(page: Page, field: str, got: str, expected: str, row: int | None = None) -> SourceFormatError:
     """The error of a page that is not as documented; `row` is 1-based."""
-    return SourceFormatError(page.url, row=row, column=field, got=got, expected=expected, next_step=NEXT_STEP)
+    return SourceFormatError(page.url, row=row, column=field, got=got, expected=expected, next_step=_next_step(page))
+
+
+def _next_step(page: Page) -> str:
+    if page.file is None:
+        return "the service says something else than it documents: run the same command again, this answer is not kept"
+    return (
+        f"the service says something else than it documents: delete {page.file} and run the same command again, which asks for "
+        "that answer alone"
+    )

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -25,7 +26,7 @@ from pipelines.ingest.canonical.assemble import assemble
 from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.catalogue import limits
 from pipelines.ingest.jolpica import tables
-from pipelines.ingest.jolpica.pages import Page, TotalChangedError, check_page, read_pages
+from pipelines.ingest.jolpica.pages import Page, PagesDifferError, read_pages
 from pipelines.ingest.jolpica.season import RaceDocuments, SeasonDocuments, raw_season
 from pipelines.ingest.web.client import PoliteClient
 
@@ -198,19 +199,17 @@ class JolpicaSource:
     def _pages(self, document: str, path: str, max_age_s: float | None) -> list[Page]:
         """All pages of a document; once more, confirmed by the service, where kept and new pages do not belong together."""
         try:
-            return read_pages(lambda offset: self._page(document, path, offset, max_age_s), document)
-        except TotalChangedError:
-            logger.info("jolpica_document_changed path=%s next=ask_again", path)
-            return read_pages(lambda offset: self._page(document, path, offset, _CONFIRM_S), document)
+            return read_pages(partial(self._page, path, max_age_s), document)
+        except PagesDifferError as error:
+            logger.info("jolpica_pages_differ path=%s reason=%s next=ask_again", path, error)
+            return read_pages(partial(self._page, path, _CONFIRM_S), document)
 
-    def _page(self, document: str, path: str, offset: int, max_age_s: float | None) -> Page:
+    def _page(self, path: str, max_age_s: float | None, offset: int, check: Callable[[Page], object]) -> Page:
         params = {"limit": PAGE_ROWS} | ({"offset": offset} if offset else {})
         name = f"{path}?{urlencode(params)}"
         url = f"{self._base_url}/{name}"
-        fetched = self._client.get_json(
-            path, params, max_age_s=max_age_s, validate=lambda body: check_page(Page(url, name, body), document, offset)
-        )
-        return Page(url, name, fetched.data)
+        fetched = self._client.get_json(path, params, max_age_s=max_age_s, validate=lambda body: check(Page(url, name, body)))
+        return Page(url, name, fetched.data, self._client.kept_file(path, params))
 
     def _season_age_s(self, season: int, starts: "pd.Series[pd.Timestamp] | None") -> float:
         """How old a kept document of the season may be, seconds."""

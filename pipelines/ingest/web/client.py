@@ -140,6 +140,10 @@ class PoliteClient:
         query = urlencode(sorted((name, str(value)) for name, value in params.items()))
         return f"{self._base_url}/{path.lstrip('/')}" + (f"?{query}" if query else "")
 
+    def kept_file(self, path: str, params: Mapping[str, str | int] = _NO_PARAMS) -> Path:
+        """Where the answer to `get_json` of the same path and parameters is kept."""
+        return self._cache.file(path.lstrip("/"), params)
+
     def get_json(
         self,
         path: str,

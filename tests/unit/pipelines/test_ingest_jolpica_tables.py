@@ -16,7 +16,7 @@ from pipelines.ingest.canonical.reading import FILE, ROW
 from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.jolpica import lap_chart
 from pipelines.ingest.jolpica import tables as jolpica_tables
-from pipelines.ingest.jolpica.pages import Page, TotalChangedError, envelope, read_pages, rows_of
+from pipelines.ingest.jolpica.pages import Page, PagesDifferError, envelope, read_pages, rows_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "http" / "jolpica"
 URL = "https://jolpica.test/2030"
@@ -147,8 +147,8 @@ def result(raw: dict[str, Any], row: int) -> dict[str, Any]:
 def test_a_malformed_value_names_url_row_and_field(harm: Callable[[dict[str, Any]], object], where: str, said: str) -> None:
     raw = document("2030_1_results")
     harm(raw)
-    with pytest.raises(SourceFormatError, match=f"{URL}/1/results.json(, )?{where}: got {said}.*--refresh"):
-        jolpica_tables.results([Page(f"{URL}/1/results.json", "x", raw)])
+    with pytest.raises(SourceFormatError, match=f"{URL}/1/results.json(, )?{where}: got {said}.*delete cache/x.response and"):
+        jolpica_tables.results([Page(f"{URL}/1/results.json", "x", raw, Path("cache/x.response"))])
 
 
 @pytest.mark.parametrize("time", ["1:2x.100", "-1:20.000", "nan"])
@@ -166,7 +166,7 @@ def test_a_malformed_time_names_url_row_and_field(time: str) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 17, 100])
 def test_a_race_split_over_pages_is_whole_again(limit: int) -> None:
     whole = document("2030_1_laps")
-    read = read_pages(lambda offset: Page(URL, f"{offset}", cut(whole, limit, offset)), "laps")
+    read = read_pages(lambda offset, _: Page(URL, f"{offset}", cut(whole, limit, offset)), "laps")
     assert len(read) == -(-17 // limit)
     plain = [FILE, ROW]
     pd.testing.assert_frame_equal(
@@ -177,7 +177,7 @@ def test_a_race_split_over_pages_is_whole_again(limit: int) -> None:
 def test_the_limit_of_the_answer_counts_not_the_one_asked_for() -> None:
     whole, asked = document("2030_1_laps"), []
 
-    def ask(offset: int) -> Page:
+    def ask(offset: int, _: object) -> Page:
         asked.append(offset)
         return Page(URL, "x", cut(whole, 10 if offset == 0 else 3, offset))
 
@@ -185,29 +185,29 @@ def test_the_limit_of_the_answer_counts_not_the_one_asked_for() -> None:
     assert asked == [0, 10, 13, 16]
 
 
-def repeating(offset: int) -> Page:
+def repeating(offset: int, _: object) -> Page:
     return Page(f"{URL}?offset={offset}", "x", cut(document("2030_1_laps"), 4, 0))
 
 
-def same_rows(offset: int) -> Page:
+def same_rows(offset: int, _: object) -> Page:
     again = cut(document("2030_1_laps"), 4, 0)
     again["MRData"]["offset"] = str(offset)
     return Page(f"{URL}?offset={offset}", "x", again)
 
 
-def overlapping(offset: int) -> Page:
+def overlapping(offset: int, _: object) -> Page:
     later = cut(document("2030_1_laps"), 4, max(offset - 1, 0))
     later["MRData"]["offset"] = str(offset)
     return Page(f"{URL}?offset={offset}", "x", later)
 
 
-def too_few(offset: int) -> Page:
+def too_few(offset: int, _: object) -> Page:
     short = cut(document("2030_1_laps"), 3, offset)
     short["MRData"]["limit"] = "4"
     return Page(f"{URL}?offset={offset}", "x", short)
 
 
-def without_limit(offset: int) -> Page:
+def without_limit(offset: int, _: object) -> Page:
     page = cut(document("2030_1_laps"), 4, offset)
     page["MRData"]["limit"] = "0"
     return Page(f"{URL}?offset={offset}", "x", page)
@@ -223,18 +223,18 @@ def without_limit(offset: int) -> Page:
         (without_limit, r"\?offset=0, column 'MRData.limit': got '0', expected a whole number of at least 1"),
     ],
 )
-def test_pages_that_do_not_follow_one_another_are_refused(ask: Callable[[int], Page], said: str) -> None:
+def test_pages_that_do_not_follow_one_another_are_refused(ask: Callable[[int, object], Page], said: str) -> None:
     with pytest.raises(SourceFormatError, match=said):
         read_pages(ask, "laps")
 
 
 def test_a_total_that_changes_on_the_way_is_told() -> None:
-    def growing(offset: int) -> Page:
+    def growing(offset: int, _: object) -> Page:
         page = cut(document("2030_1_laps"), 4, offset)
         page["MRData"]["total"] = str(17 + offset)
         return Page(f"{URL}?offset={offset}", "x", page)
 
-    with pytest.raises(TotalChangedError, match=r"\?offset=4, column 'MRData.total': got 21, expected 17"):
+    with pytest.raises(PagesDifferError, match=r"\?offset=4, column 'MRData.total': got 21, expected 17"):
         read_pages(growing, "laps")
 
 
@@ -242,7 +242,7 @@ def test_two_cars_with_one_time_are_two_rows() -> None:
     raw = document("2030_1_pitstops")
     stops = raw["MRData"]["RaceTable"]["Races"][0]["PitStops"]
     stops[1] |= {"lap": "2", "time": "18:07:18", "duration": "24.101"}
-    assert len(read_pages(lambda offset: Page(URL, "x", cut(raw, 1, offset)), "pitstops")) == 2
+    assert len(read_pages(lambda offset, _: Page(URL, "x", cut(raw, 1, offset)), "pitstops")) == 2
 
 
 @pytest.mark.parametrize("body", [None, [], "text", {}, {"MRData": []}, {"MRData": {"limit": True, "offset": "0", "total": "1"}}])
