@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from data.ingest.tiny_sources import SEASON, tiny_frames, write_sources
+from tiny_sources import SEASON, tiny_frames, write_sources
 
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible

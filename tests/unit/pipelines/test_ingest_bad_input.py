@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from data.ingest.tiny_sources import CODES, LAPS, ROUNDS, SEASON, Frames, tiny_frames, write_sources
+from tiny_sources import CODES, LAPS, ROUNDS, SEASON, Frames, tiny_frames, write_sources
 
 from feature_repo.errors import PitwallError
 from feature_repo.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from data.ingest.tiny_sources import CODES, LAPS, REFS, ROUNDS, SEASON, Frames, tiny_frames, tiny_laps, write_sources
+from tiny_sources import CODES, LAPS, REFS, ROUNDS, SEASON, Frames, tiny_frames, tiny_laps, write_sources
 
 from feature_repo.settings import Settings
 from pipelines.errors import SeasonsError, SourceMissingError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from data.ingest.tiny_sources import REFS, ROUNDS, SEASON, Frames, tiny_frames, write_sources
+from tiny_sources import REFS, ROUNDS, SEASON, Frames, tiny_frames, write_sources
 
 from pipelines.errors import SourceFormatError
 from pipelines.ingest.base import IngestReport
