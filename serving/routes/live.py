@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
 
+import anyio
+import anyio.to_thread
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from serving.errors import NoReplayError, TooManyStreamsError
 from serving.races import race_of
@@ -27,6 +30,9 @@ from serving.state import ServingState, get_state
 
 MAX_STREAMS = 200
 """At once, in one process."""
+
+READ_THREADS = 4
+"""Threads for the records that streams look at, and nothing else: a disk that hangs holds up streams, and no other answer."""
 
 _LOOK_EVERY_S, _HEARTBEAT_S, _LONGEST_S = 0.25, 15.0, 3600.0
 _EVENT_ID = re.compile(r"([0-9a-f]{12})-([0-9]{1,6})")
@@ -39,10 +45,25 @@ RacePath = Annotated[RaceId, Path()]
 
 
 class Streams:
-    """The streams that an application has open."""
+    """The streams that an application has open, and the threads that they read in. Of the event loop alone."""
 
     def __init__(self) -> None:
         self.open = 0
+        self.threads = anyio.CapacityLimiter(READ_THREADS)
+
+
+class _Stream(StreamingResponse):
+    """A stream that counts as open from when it is let in until its connection is gone, however little of it was read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        streams = _streams(scope["app"])
+        if streams.open >= MAX_STREAMS:  # nothing is waited for between this look and the count
+            raise TooManyStreamsError(f"{streams.open} streams are open, the most one process serves; come back in a minute")
+        streams.open += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            streams.open -= 1
 
 
 @contextmanager
@@ -121,47 +142,40 @@ def live(
         raise NoReplayError(f"{race_id}: was not replayed yet; run `pitwall replay --race {race_id}`, or ask with wait=true")
     if last is not None and over and not waiting and last.id == f"{run}-{number}":
         return Response(status_code=204)
-    streams = _streams(request)
-    if streams.open >= MAX_STREAMS:
-        raise TooManyStreamsError(f"{streams.open} streams are open, the most one process serves; come back in a minute")
     unseen = [] if waiting else [event for event in events if event.run != run or event.number > number]
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    body = _follow(request, streams, reader, unseen, waiting=waiting)
-    return StreamingResponse(body, media_type="text/event-stream", headers=headers)
+    return _Stream(_follow(request, reader, unseen, waiting=waiting), media_type="text/event-stream", headers=headers)
 
 
 async def _follow(
-    request: Request, streams: Streams, reader: ReplayReader, events: Sequence[ReplayEvent], *, waiting: bool
+    request: Request, reader: ReplayReader, events: Sequence[ReplayEvent], *, waiting: bool
 ) -> AsyncIterator[bytes]:
     """The stream: events as they come, a comment now and then that keeps proxies from closing it."""
-    streams.open += 1
-    try:
-        yield b"retry: 2000\n\n"
-        began = said = time.monotonic()
-        while True:
-            for event in events:
-                yield f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + event.line + b"\n\n"
-            now = time.monotonic()
-            if events:
-                waiting, said = False, now
-            if not waiting and reader.state in _OVER:
-                if reader.last is not None and reader.last.kind not in _OVER_KINDS:  # it was killed
-                    yield b"event: interrupted\ndata: {}\n\n"
-                return
-            if now - began > _LONGEST_S or request.app.state.stopping:
-                return
-            if now - said > _HEARTBEAT_S:
-                said = now
-                yield b": still here\n\n"
-            await asyncio.sleep(_LOOK_EVERY_S)
-            events = reader.news()
-    finally:
-        streams.open -= 1
+    threads = _streams(request.app).threads
+    yield b"retry: 2000\n\n"
+    began = said = time.monotonic()
+    while True:
+        for event in events:
+            yield f"id: {event.id}\nevent: {event.kind}\ndata: ".encode() + event.line + b"\n\n"
+        now = time.monotonic()
+        if events:
+            waiting, said = False, now
+        if not waiting and reader.state in _OVER:
+            if reader.last is not None and reader.last.kind not in _OVER_KINDS:  # it was killed
+                yield b"event: interrupted\ndata: {}\n\n"
+            return
+        if now - began > _LONGEST_S or request.app.state.stopping:
+            return
+        if now - said > _HEARTBEAT_S:
+            said = now
+            yield b": still here\n\n"
+        await asyncio.sleep(_LOOK_EVERY_S)
+        # Left alone when the connection ends meanwhile: nobody else has this reader.
+        events = await anyio.to_thread.run_sync(reader.news, limiter=threads, abandon_on_cancel=True)
 
 
-def _streams(request: Request) -> Streams:
-    state = request.app.state
-    if not hasattr(state, "streams"):
-        state.streams = Streams()
-    found: Streams = state.streams
+def _streams(app: FastAPI) -> Streams:
+    if not hasattr(app.state, "streams"):
+        app.state.streams = Streams()
+    found: Streams = app.state.streams
     return found

@@ -4,13 +4,14 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from loop_home import copy_of
 from loop_setup import MLFLOW_WARNS, Loop, loop_environment
@@ -19,7 +20,7 @@ from serve_process import serving
 from feature_repo.settings import Settings
 from serving.app import create_app
 from serving.replay import replay
-from serving.replay_file import ReplayWriter, replay_path
+from serving.replay_file import ReplayEvent, ReplayReader, ReplayWriter, replay_path
 from serving.routes import live
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
@@ -163,6 +164,52 @@ def test_streams_are_bounded_and_heartbeats_keep_them(served: tuple[str, FastAPI
         assert refused.headers["retry-after"]
         monkeypatch.setattr(live, "_LONGEST_S", 0.0)
         assert all(line.startswith(":") or not line for line in lines), "it ends after its time"
+    while app.state.streams.open:
+        threading.Event().wait(0.05)
+
+
+def test_no_more_streams_than_allowed_are_let_in_at_once(served: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, app = served
+    together, over, begin = threading.Barrier(6), threading.Barrier(6), StreamingResponse.__init__
+
+    def all_together(response: StreamingResponse, *body: Any, **how: Any) -> None:
+        begin(response, *body, **how)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(20)  # all six stand at the door before the first is counted
+
+    monkeypatch.setattr(StreamingResponse, "__init__", all_together)
+    monkeypatch.setattr(live, "MAX_STREAMS", 2)
+
+    def ask(_: int) -> int:
+        with httpx.stream("GET", f"{url}/v1/races/{NEVER}/live", params={"wait": "true"}, timeout=60) as answer:
+            over.wait(30)
+            return answer.status_code
+
+    with ThreadPoolExecutor(6) as people:
+        assert sorted(people.map(ask, range(6))) == [200] * 2 + [503] * 4
+    while app.state.streams.open:
+        threading.Event().wait(0.05)
+
+
+def test_a_disk_that_hangs_holds_up_streams_and_nothing_else(
+    served: tuple[str, FastAPI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, app = served
+    read, hung, comes_back = ReplayReader.news, threading.Event(), threading.Event()
+
+    def hangs(reader: ReplayReader) -> list[ReplayEvent]:
+        if hasattr(app.state, "streams") and app.state.streams.open:
+            hung.set()
+            comes_back.wait(60)
+        return read(reader)
+
+    monkeypatch.setattr(ReplayReader, "news", hangs)
+    try:
+        with httpx.stream("GET", f"{url}/v1/races/{NEVER}/live", params={"wait": "true"}, timeout=60):
+            assert hung.wait(30)
+            assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
+    finally:
+        comes_back.set()
     while app.state.streams.open:
         threading.Event().wait(0.05)
 
