@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from feature_repo.errors import UnknownEntityError
 from feature_repo.spine import Moment, refuse_future
-from ml.errors import PictureNotFoundError
+from ml.errors import DamagedPictureError, PictureNotFoundError
 from ml.traces.store import ImageArtifactStore
 from serving.dashboard.seasons import race_list
 from serving.race_record import race_record
@@ -21,6 +22,8 @@ router = APIRouter(prefix="/v1", tags=["races"])
 State = Annotated[ServingState, Depends(get_state)]
 RacePath = Annotated[RaceId, Path()]
 CACHE_CONTROL = "private, max-age=0, must-revalidate"
+
+logger = logging.getLogger(__name__)
 
 
 @router.get("/races", response_model=RacesResponse)
@@ -54,22 +57,23 @@ def trace(
 ) -> Response:
     """The speed trace of a car up to a lap of the leader, as the model sees it.
 
-    The picture stored for that lap, whose ETag is the hash in the manifest; where none is stored, it is drawn from the laps that
-    were known then, pixel for pixel what would be stored.
+    The picture stored for that lap, whose ETag is the hash in the manifest; where none is stored, or its file is damaged, it is
+    drawn from the laps that were known then, pixel for pixel what would be stored.
     """
     stored = _store(str(state.settings.multimodal_dir))
     try:
         record = stored.find(race_id, driver_id, lap)
-    except PictureNotFoundError:
+        if _matches(if_none_match, _etag(record.sha256)):
+            return Response(status_code=304, headers=_headers(record.sha256))
+        png, sha256 = stored.load(record), record.sha256
+    except (PictureNotFoundError, DamagedPictureError) as error:
+        if isinstance(error, DamagedPictureError):
+            logger.warning("picture_damaged %s; drawn anew", error)
         png = _drawn(state, race_id, driver_id, lap)
-        etag = f'"{hashlib.sha256(png).hexdigest()}"'
-    else:
-        etag = f'"{record.sha256}"'
-        png = b"" if _matches(if_none_match, etag) else stored.load(record)
-    headers = {"ETag": etag, "Cache-Control": CACHE_CONTROL}
-    if _matches(if_none_match, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(png, media_type="image/png", headers=headers)
+        sha256 = hashlib.sha256(png).hexdigest()
+        if _matches(if_none_match, _etag(sha256)):
+            return Response(status_code=304, headers=_headers(sha256))
+    return Response(png, media_type="image/png", headers=_headers(sha256))
 
 
 @functools.lru_cache(maxsize=4)
@@ -83,6 +87,14 @@ def _drawn(state: ServingState, race_id: str, driver_id: str, lap: int | None) -
     if png is None:
         raise UnknownEntityError(f"{race_id} {driver_id}: has no lap to draw at {moment}; ask for a later lap")
     return png
+
+
+def _etag(sha256: str) -> str:
+    return f'"{sha256}"'
+
+
+def _headers(sha256: str) -> dict[str, str]:
+    return {"ETag": _etag(sha256), "Cache-Control": CACHE_CONTROL}
 
 
 def _matches(header: str | None, etag: str) -> bool:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,6 +168,27 @@ def test_a_trace_that_is_not_stored_is_drawn_as_it_would_be(loop: Loop, client: 
     assert earlier.content != stored.load(record)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])], ids=["gone", "cut"])
+def test_a_trace_whose_file_is_damaged_is_drawn_anew(
+    loop: Loop,
+    client: TestClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], Any],
+) -> None:
+    shutil.copytree(loop.settings.multimodal_dir, tmp_path / "multimodal")
+    stored = ImageArtifactStore(tmp_path / "multimodal")
+    monkeypatch.setattr("serving.routes.races._store", lambda _root: stored)
+    record = next(record for record in stored.records().values() if record.is_default)
+    damage(tmp_path / "multimodal" / record.uri)
+    answer = client.get(f"/v1/races/{record.race_id}/drivers/{record.driver_id}/trace.png")
+    assert answer.status_code == 200, answer.text
+    assert hashlib.sha256(answer.content).hexdigest() == record.sha256
+    assert answer.headers["etag"] == f'"{record.sha256}"'
+    assert record.uri in caplog.text
+
+
 JSON = {"content-type": "application/json"}
 
 
@@ -258,7 +281,7 @@ def test_metrics_count_what_was_answered(client: TestClient, race_id: str, drive
     page = client.get("/metrics").text
     for name in (
         'pitwall_request_seconds_count{endpoint="/v1/predict",method="POST",status="200"}',
-        'pitwall_stage_seconds_count{stage="model"}',
+        'pitwall_stage_seconds_count{endpoint="/v1/predict",stage="model"}',
         'pitwall_feature_values_total{service="finish_position_v1"',
         "pitwall_predictions_total{",
         'pitwall_model_age_seconds{role="',
