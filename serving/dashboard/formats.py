@@ -60,6 +60,11 @@ def day(instant: pd.Timestamp | str) -> str:
     return f"{stamp.day} {stamp:%b %Y}"
 
 
+def celsius(degrees: float | None) -> str:
+    """21.4 -> `21 °C`; `unknown` where it was not measured."""
+    return "unknown" if degrees is None else f"{degrees:.0f} °C"
+
+
 def value(item: Any) -> str:
     """A feature's value in a few letters; lists by their ends."""
     if item is None:

@@ -68,7 +68,7 @@ class MomentView:
         answer: the prediction and how it came about.
         rows: the cars in predicted order.
         weather: newest reading, or None.
-        rain: showers so far, laps of the leader.
+        rain: showers so far, laps of the leader; None where it was not measured.
     """
 
     race: RaceData
@@ -77,7 +77,7 @@ class MomentView:
     answer: Answer
     rows: list[Row]
     weather: Weather | None
-    rain: list[tuple[float, float]]
+    rain: list[tuple[float, float]] | None
 
     @property
     def when(self) -> str:

@@ -42,12 +42,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Weather:
-    """The newest reading: air and track temperature (degrees Celsius), wind (m/s), rain now; NaN where not measured."""
+    """The newest reading: air and track temperature (degrees Celsius), wind (m/s), rain now; None where not measured."""
 
-    air_c: float
-    track_c: float
-    wind_mps: float
-    is_raining: bool
+    air_c: float | None
+    track_c: float | None
+    wind_mps: float | None
+    is_raining: bool | None
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,23 @@ class RaceData:
         if known.empty:
             return None
         row = known.iloc[0]
+        rain = _measured(row["weather_is_raining"])
         return Weather(
-            air_c=float(row["weather_air_temp_c"]),
-            track_c=float(row["weather_track_temp_c"]),
-            wind_mps=float(row["weather_wind_speed_mps"]),
-            is_raining=bool(row["weather_is_raining"] > 0),
+            air_c=_measured(row["weather_air_temp_c"]),
+            track_c=_measured(row["weather_track_temp_c"]),
+            wind_mps=_measured(row["weather_wind_speed_mps"]),
+            is_raining=None if rain is None else rain > 0,
         )
 
-    def rain(self, as_of: pd.Timestamp) -> list[tuple[float, float]]:
-        """Start and end of each shower known at the instant, in laps of the leader with fractions; lap 0 is lights out."""
-        known = self._weather[visible(self._weather, as_of) & (self._weather[EVENT] >= self.race_start)].sort_values(EVENT)
+    def rain(self, as_of: pd.Timestamp) -> list[tuple[float, float]] | None:
+        """Start and end of each shower known at the instant, in laps of the leader with fractions; lap 0 is lights out.
+
+        None where no reading known by then says whether it rained.
+        """
+        readings = self._weather[visible(self._weather, as_of)]
+        if readings["weather_is_raining"].isna().all():
+            return None
+        known = readings[readings[EVENT] >= self.race_start].sort_values(EVENT)
         instants = [self.laps[lap].value for lap in sorted(self.laps)]
         at = np.interp([stamp.value for stamp in known[EVENT]], instants, sorted(self.laps))
         end = float(np.interp(as_utc(as_of).value, instants, sorted(self.laps)))
@@ -176,6 +183,10 @@ def _race_data(race_id: str, files: tuple[FileVersion, ...]) -> RaceData:
         _cars=cars,
         _weather=weather,
     )
+
+
+def _measured(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[arg-type]  # a number where it is not missing
 
 
 def _stints(rows: pd.DataFrame) -> list[Stint]:

@@ -182,7 +182,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.globals["charts"] = charts
     environment.globals["static"] = lambda name: f"/static/{name}?v={_static_file(name)[1]}"
-    for name in ("percent", "ordinal", "age", "when", "day", "value", "name_of", "breakable", "coded"):
+    for name in ("percent", "ordinal", "age", "when", "day", "celsius", "value", "name_of", "breakable", "coded"):
         environment.filters[name] = getattr(formats, name)
     return environment
 

@@ -3,9 +3,11 @@
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import pytest
@@ -219,6 +221,28 @@ def test_tyres_weather_and_order_are_those_known_at_the_lap(state: ServingState,
         assert sorted(row.running for row in view.rows if row.running) == list(range(1, len(driven) + 1))
         assert all(0 <= start <= end <= lap for start, end in view.rain)
         assert view.compounds == ["SOFT", "MEDIUM", "HARD", "INTERMEDIATE", "WET"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"weather_air_temp_c": 21.4, "weather_is_raining": None}, "rain unknown, air 21 °C, track unknown"),
+        ({"weather_air_temp_c": None, "weather_is_raining": 1.0}, "rain, air unknown, track unknown"),
+        ({"weather_air_temp_c": 9.0, "weather_is_raining": 0.0}, "dry, air 9 °C, track unknown"),
+    ],
+    ids=["no rain gauge", "no thermometer", "no track sensor"],
+)
+def test_what_was_not_measured_is_said_to_be_unknown(
+    client: TestClient, loop: Loop, monkeypatch: pytest.MonkeyPatch, measured: dict[str, float | None], said: str
+) -> None:
+    race = race_data(loop.settings, RACE)
+    readings = race._weather.assign(**{"weather_track_temp_c": float("nan"), **measured})
+    monkeypatch.setattr("serving.routes.pages.race_data", lambda *_: replace(race, _weather=readings))
+    monkeypatch.setattr("serving.dashboard.moment_view._kept", WeakKeyDictionary())
+    text = words(client.get(f"/races/{RACE}?lap=12").text)
+    assert said in text
+    assert "nan" not in text
+    assert ("Rainunknown" in text) == (measured["weather_is_raining"] is None), "and so is the rain so far"
 
 
 def test_later_rows_change_nothing_but_the_result(loop: Loop) -> None:
