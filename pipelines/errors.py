@@ -49,6 +49,10 @@ class DifferentRacesError(PitwallError, ValueError):
     """Two sources have different races under one `race_id`: their rounds are not counted alike, so nothing is merged."""
 
 
+class SourceUnfinishedError(PitwallError, RuntimeError):
+    """An ingest was killed while it replaced what a source had said of a season: half of that is new, so nothing is merged."""
+
+
 class TooManyQuarantinedError(PitwallError, ValueError):
     """More than the allowed share of a table's rows of one season would have to be left out."""
 

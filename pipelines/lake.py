@@ -166,12 +166,11 @@ class Lake:
     def publish(self, staged: StagedSeason) -> None:
         """Rename a staged season's partitions into the lake and remove those that it no longer has.
 
-        Every partition is replaced whole, the races last. A process killed between two renames leaves some partitions of the
-        season new and the others old; the record of what is up to date must be withdrawn before and written after, so that a
-        re-run does it again.
+        Every partition is replaced whole. A process killed between two renames leaves some partitions of the season new and the
+        others old; the record of what is up to date must be withdrawn before and written after, so that a re-run does it again.
         """
         self.admit(is_simulated=staged.is_simulated)
-        for relative in races_last(staged.files):
+        for relative in sorted(staged.files):
             target = self.root / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             (staged.folder / relative).replace(target)
@@ -238,11 +237,6 @@ class Lake:
         chosen = present if seasons is None else sorted(set(seasons) & set(present))
         parts = [_read_part(folder / f"season={season:04d}" / "part.parquet") for season in chosen]
         return pa.concat_tables([_QUARANTINE_SCHEMA.empty_table(), *parts]).to_pandas()
-
-
-def races_last(partitions: Iterable[str]) -> list[str]:
-    """Partition paths in the order in which they are written: a season that has races has everything else."""
-    return sorted(partitions, key=lambda path: (path.startswith("races/"), path))
 
 
 def _as_frame(table: str, rows: pa.Table, columns: list[str]) -> pd.DataFrame:

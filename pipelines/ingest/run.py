@@ -62,6 +62,7 @@ def ingest(
         SourcePausedError: the source has to be asked again later; the rounds that were complete are in the lake.
         TooManyQuarantinedError: more than 2 % of a table's rows of a season would be left out; the lake is as it was.
         LakeSchemaError, MixedLakeError: the source offers rows that do not belong there; the lake is as it was.
+        SourceUnfinishedError: a kill left another source (or other rounds of this one) half replaced; the lake is as it was.
         SeasonsError: no season was asked for.
     """
     asked = sorted(set(seasons))
@@ -104,6 +105,7 @@ class _Staged:
     """One season on its way: what the source said, and the lake that follows from it."""
 
     own: StagedSeason | None
+    rounds: frozenset[int] | None
     lake: StagedSeason
     sources: tuple[str, ...]
     merged: Merged
@@ -155,6 +157,8 @@ class _Run:
         remove_leftovers(self.lake.root)
         if self.own.root.exists():
             remove_leftovers(self.own.root)
+        for season in asked:  # before a service is asked for what could not be merged
+            self.kept.refuse_unfinished(season, reading=self.source.name, rounds=None)
         staged: list[_Staged] = []
         paused = None
         try:
@@ -188,9 +192,11 @@ class _Run:
             self.report.rounds[offered.season] = sorted(offered.rounds)
         if self.source.is_simulated:  # nothing else may share a lake with it, so there is nothing to merge
             lake = self.lake.stage(offered.season, offered.tables, offered.quarantine)
-            staged.append(_Staged(None, lake, (self.source.name,), Merged(dict(offered.tables))))
+            staged.append(_Staged(None, None, lake, (self.source.name,), Merged(dict(offered.tables))))
             return
-        self.kept.adopt(self.lake, offered.season)
+        if "sources" not in self.known.get(str(offered.season), {}):  # or a folder that was deleted would come back
+            self.kept.adopt(self.lake, offered.season)
+        self.kept.refuse_unfinished(offered.season, reading=self.source.name, rounds=offered.rounds)
         same_recipe = self._recorded(offered.season).get("code") == self.code
         whole, corrected = self.kept.update(self.source.name, offered, self.observed_at, same_recipe=same_recipe)
         for table, rows in corrected.items():
@@ -206,7 +212,7 @@ class _Run:
         except BaseException:
             shutil.rmtree(own.folder, ignore_errors=True)
             raise
-        staged.append(_Staged(own, lake, tuple(said), merged))
+        staged.append(_Staged(own, offered.rounds, lake, tuple(said), merged))
 
     def _refuse_wrong_books(self, asked: list[int], staged: list[_Staged], *, complete: bool) -> None:
         """Raise if a source broke its contract: seasons, kind of rows, or rows that nobody accounted for."""
@@ -240,7 +246,7 @@ class _Run:
         write_json(self.record, {"seasons": self.known})
         for season in staged:
             if season.own is not None:
-                self.own.publish(season.own)
+                self.kept.publish(self.source.name, season.own, season.rounds)
             self.lake.publish(season.lake)
             differences.keep(self.settings, season.lake.season, season.sources, season.merged)
             mine = {

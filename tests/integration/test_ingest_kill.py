@@ -87,9 +87,9 @@ def killed_ingest(settings: Settings, folder: Path, where: str, call: int) -> No
     assert child.exitcode == -signal.SIGKILL, "the ingest ended before it could be killed"
 
 
-# renames: 1 withdraws the record, 2-11 are what the source said, 12-21 the lake, 22 writes the record
-FIRST_OF_LAKE = 12
-RENAMES = (1, 2, 5, 9, 12, 16, 21, 22)
+# renames: 1 withdraws the record, 2 marks the source as unfinished, 3-12 are what it said, 13-22 the lake, 23 writes the record
+FIRST_OF_LAKE = 13
+RENAMES = (1, 2, 3, 6, 10, 13, 17, 22, 23)
 KILLS = [("write", 1), ("write", 6), ("write", 15), *[("rename", number) for number in RENAMES]]
 
 

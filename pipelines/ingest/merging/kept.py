@@ -1,25 +1,45 @@
 """What each source said, as canonical tables in `sources/<name>/`; the lake is made from these, so no source overwrites another.
 
-A source's folder is laid out as a lake. It holds what the source said last, and before that what it corrected.
+A source's folder is laid out as a lake. It holds what the source said last, and before that what it corrected. While a season is
+being written, `unfinished/season=<YYYY>.json` says so: what a kill left behind is then told from what the source said.
 """
 
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from feature_repo.files import atomic_path
+from feature_repo.files import atomic_path, read_json, write_json
 from feature_repo.settings import Settings
 from feature_repo.visibility import EVENT
+from pipelines.errors import SourceUnfinishedError
 from pipelines.ingest.base import SeasonTables
+from pipelines.ingest.catalogue import source_names, sources
 from pipelines.ingest.merging.history import with_history
 from pipelines.ingest.merging.precedence import CORRECTED
-from pipelines.lake import Lake, races_last
+from pipelines.lake import Lake, StagedSeason
 from pipelines.schemas import SIMULATOR, TABLES, conform, empty_frame
 
 _QUARANTINE_KEY = ["season", "reason", "source_file", "row_number", "row"]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A season of a source that is being written, or was when the process was killed.
+
+    Attributes:
+        is_first: the source had not told of the season before, so what is there is nothing.
+        rounds: rounds that were read, which have to be read again; None: the whole season.
+    """
+
+    is_first: bool
+    rounds: frozenset[int] | None
 
 
 class KeptSources:
@@ -33,38 +53,83 @@ class KeptSources:
         return Lake(self.root / name)
 
     def names(self, season: int) -> list[str]:
-        """Sources that told of a season, sorted; one whose first word was cut off by a kill is not among them.
-
-        The races are what is written last, so a source without any of the season has not been written whole.
-        """
+        """Sources that told of a season, sorted; one whose first word was cut off by a kill is not among them."""
         if not self.root.exists():
             return []
         found = [path.name for path in self.root.iterdir() if path.is_dir() and re.fullmatch(r"[a-z0-9_]+", path.name)]
-        return sorted(name for name in found if season in self.of(name).seasons("races"))
+        return sorted(name for name in found if self._has_told(name, season))
 
     def read(self, name: str, season: int) -> dict[str, pd.DataFrame]:
         """What a source said about a season: table -> rows, only tables that have any."""
         own = self.of(name)
-        return {table: own.read(table, [season]) for table in TABLES if season in own.seasons(table)}
+        told = self._has_told(name, season)
+        return {table: own.read(table, [season]) for table in TABLES if told and season in own.seasons(table)}
 
     def quarantine(self, name: str, season: int) -> dict[str, pd.DataFrame]:
         """Rows of a source that were left out."""
         own = self.of(name)
-        found = {table: own.read_quarantine(table, [season]) for table in TABLES}
+        found = {table: own.read_quarantine(table, [season]) for table in TABLES if self._has_told(name, season)}
         return {table: rows for table, rows in found.items() if len(rows)}
+
+    def publish(self, name: str, staged: StagedSeason, rounds: frozenset[int] | None) -> None:
+        """Replace a season of a source by what was staged of it; `rounds` are those that were read, None: all."""
+        with self._writing(name, staged.season, rounds):
+            self.of(name).publish(staged)
+
+    def refuse_unfinished(self, season: int, *, reading: str, rounds: frozenset[int] | None) -> None:
+        """Raise if a kill left a source half replaced, unless that source is read, with all that was being replaced.
+
+        Raises:
+            SourceUnfinishedError: it says what to run.
+        """
+        for name in self.names(season):
+            left = self._unfinished(name, season)
+            if left is None or (name == reading and (rounds is None or (left.rounds is not None and left.rounds <= rounds))):
+                continue
+            takes_rounds = any(info.name == name and "--rounds" in info.options for info in sources())
+            asked = f" --rounds {','.join(map(str, sorted(left.rounds)))}" if takes_rounds and left.rounds is not None else ""
+            raise SourceUnfinishedError(
+                f"{self.root / name}: got the season {season} half replaced by an ingest that was killed, expected what {name} "
+                f"said whole; run `pitwall ingest --source {name} --seasons {season}{asked}` again, with the options it "
+                "had; the lake is as it was"
+            )
 
     def adopt(self, lake: Lake, season: int) -> None:
         """Take a season that an earlier version of Pitwall wrote straight into the lake as what its one source said."""
         if self.names(season) or season not in lake.seasons("races"):
             return
         names = set(lake.read("races", [season], ["source"])["source"])
-        if len(names) != 1 or SIMULATOR in names:
+        if len(names) != 1 or not names <= set(source_names()) - {SIMULATOR}:
             return
         (name,) = names
         suffix = f"season={season:04d}/part.parquet"
-        for relative in races_last(path for path in lake.partitions() if path.endswith(suffix)):
-            with atomic_path(self.of(name).root / relative) as temporary:
-                shutil.copyfile(lake.root / relative, temporary)
+        with self._writing(name, season, None):
+            for relative in (path for path in lake.partitions() if path.endswith(suffix)):
+                with atomic_path(self.of(name).root / relative) as temporary:
+                    shutil.copyfile(lake.root / relative, temporary)
+
+    def _mark(self, name: str, season: int) -> Path:
+        return self.root / name / "unfinished" / f"season={season:04d}.json"
+
+    def _unfinished(self, name: str, season: int) -> Unfinished | None:
+        mark = self._mark(name, season)
+        if not mark.exists():
+            return None
+        said = read_json(mark)
+        return Unfinished(said["is_first"], None if said["rounds"] is None else frozenset(said["rounds"]))
+
+    def _has_told(self, name: str, season: int) -> bool:
+        left = self._unfinished(name, season)
+        return not (left and left.is_first) and any(season in self.of(name).seasons(table) for table in TABLES)
+
+    @contextmanager
+    def _writing(self, name: str, season: int, rounds: frozenset[int] | None) -> Iterator[None]:
+        """Mark a season of a source as unfinished until the block has ended."""
+        mark = self._mark(name, season)
+        is_first = not self._has_told(name, season)
+        write_json(mark, {"is_first": is_first, "rounds": None if rounds is None else sorted(rounds)})
+        yield
+        mark.unlink()
 
     def update(
         self, name: str, offered: SeasonTables, observed_at: pd.Timestamp, *, same_recipe: bool

@@ -9,9 +9,16 @@ import pytest
 from source_views import said_by
 from strategies import small_lake
 
+from feature_repo.files import read_json, write_json
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
-from pipelines.errors import DifferentRacesError, SourceFormatError, SourceMissingError, SourcePausedError
+from pipelines.errors import (
+    DifferentRacesError,
+    SourceFormatError,
+    SourceMissingError,
+    SourcePausedError,
+    SourceUnfinishedError,
+)
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.choose import choose_source
 from pipelines.ingest.merging import differences
@@ -65,6 +72,13 @@ def files(lake_frames: Frames) -> Frames:
 @pytest.fixture
 def jolpica(lake_frames: Frames) -> Frames:
     return said_by("jolpica", lake_frames, 11)
+
+
+class Still(Told):
+    """A source that tells beforehand that it says the same as ever."""
+
+    def fingerprint(self) -> str:  # type: ignore[override]
+        return "as ever"
 
 
 def _contents(lake: Lake) -> Frames:
@@ -130,11 +144,19 @@ def test_any_other_failure_leaves_everything_as_it_was(settings: Settings, files
     assert not list(settings.home.rglob(".tmp-*"))
 
 
+def _as_before_sources_were_kept(settings: Settings) -> None:
+    """The home as a version left it that wrote its one source straight into the lake."""
+    shutil.rmtree(settings.sources_dir)
+    record = settings.state_dir / "ingest.json"
+    seasons = read_json(record)["seasons"]
+    write_json(record, {"seasons": {season: {"partitions": known["partitions"]} for season, known in seasons.items()}})
+
+
 def test_a_lake_written_before_sources_were_kept_is_taken_for_what_its_source_said(
     settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     ingest(settings, Told("files", files), [SEASON], observed_at=AT)
-    shutil.rmtree(settings.sources_dir)
+    _as_before_sources_were_kept(settings)
     ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
     other = Settings(home=tmp_path_factory.mktemp("other"))
     for source in (Told("files", files), Told("jolpica", jolpica)):
@@ -165,7 +187,7 @@ def test_a_kill_while_an_earlier_lake_is_taken_over_loses_no_row(
     settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory, copied: int
 ) -> None:
     ingest(settings, Told("files", files), [SEASON], observed_at=AT)
-    shutil.rmtree(settings.sources_dir)
+    _as_before_sources_were_kept(settings)
     with pytest.MonkeyPatch.context() as patch:
         _killed_after(patch, shutil, "copyfile", copied)
         with pytest.raises(Killed):
@@ -177,10 +199,9 @@ def test_a_kill_while_an_earlier_lake_is_taken_over_loses_no_row(
     assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
 
 
-@pytest.mark.parametrize("renamed", [1, 6])
-def test_the_first_ingest_of_a_source_killed_half_way_is_not_merged_into_others(
-    settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory, renamed: int
-) -> None:
+def _killed_between_renames(settings: Settings, source: Told, renamed: int) -> None:
+    """An ingest that is killed when so many partitions of what the source said are in place."""
+
     def killed(lake: Lake, staged: StagedSeason) -> None:
         with pytest.MonkeyPatch.context() as patch:
             _killed_after(patch, Path, "replace", renamed)
@@ -190,7 +211,14 @@ def test_the_first_ingest_of_a_source_killed_half_way_is_not_merged_into_others(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lake, "publish", killed)
         with pytest.raises(Killed):
-            ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+            ingest(settings, source, [SEASON], observed_at=AT)
+
+
+@pytest.mark.parametrize("renamed", [1, 6])
+def test_the_first_ingest_of_a_source_killed_half_way_is_not_merged_into_others(
+    settings: Settings, files: Frames, jolpica: Frames, tmp_path_factory: pytest.TempPathFactory, renamed: int
+) -> None:
+    _killed_between_renames(settings, Told("jolpica", jolpica), renamed)
     assert any((settings.sources_dir / "jolpica").rglob("part.parquet"))
     ingest(settings, Told("files", files), [SEASON], observed_at=AT)
     other = Settings(home=tmp_path_factory.mktemp("other"))
@@ -199,6 +227,74 @@ def test_the_first_ingest_of_a_source_killed_half_way_is_not_merged_into_others(
     ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
     ingest(other, Told("jolpica", jolpica), [SEASON], observed_at=AT)
     assert Lake(settings.lake_dir).hashes() == Lake(other.lake_dir).hashes()
+
+
+@pytest.mark.parametrize("rounds", [None, [2, 3]], ids=["season", "rounds"])
+@pytest.mark.parametrize("renamed", [1, 4])
+def test_a_source_that_a_kill_left_half_replaced_is_merged_with_no_other(
+    settings: Settings, files: Frames, jolpica: Frames, renamed: int, rounds: list[int] | None
+) -> None:
+    ingest(settings, Told("jolpica", files), [SEASON], observed_at=AT)
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    again = {**jolpica, "laps": jolpica["laps"].assign(position=1)}
+    _killed_between_renames(settings, Told("jolpica", again, rounds=rounds), renamed)
+    before = Lake(settings.lake_dir).hashes()
+    asked = " --rounds 2,3" if rounds else ""
+    refused = pytest.raises(
+        SourceUnfinishedError, match=rf"run `pitwall ingest --source jolpica --seasons {SEASON}{asked}` again"
+    )
+    with refused:
+        ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    with refused:  # other rounds of the same source do not heal it
+        ingest(settings, Told("jolpica", again, rounds=[1]), [SEASON], observed_at=AT)
+    assert Lake(settings.lake_dir).hashes() == before
+    ingest(settings, Told("jolpica", again, rounds=rounds), [SEASON], observed_at=AT)
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    healed = KeptSources(settings).read("jolpica", SEASON)["laps"]
+    mine = again["laps"] if rounds is None else again["laps"][again["laps"]["round"].isin(rounds)]
+    assert (healed["position"] == 1).sum() >= len(mine)
+    assert Lake(settings.lake_dir).hashes() != before
+
+
+def test_a_source_without_races_stays_in_the_lake_when_another_is_read_again(
+    settings: Settings, files: Frames, lake_frames: Frames
+) -> None:
+    """Live timing tells what happened on track, and nothing of the calendar."""
+    feed = {table: rows for table, rows in said_by("livetiming", lake_frames, 5).items() if table in ("weather", "race_control")}
+    jolpica = {table: rows for table, rows in files.items() if table not in feed}
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    ingest(settings, Still("livetiming", feed), [SEASON], observed_at=AT)
+    lake = Lake(settings.lake_dir)
+    before = lake.hashes()
+    assert len(lake.read("weather"))
+    assert ingest(settings, Still("livetiming", feed), [SEASON], observed_at=AT).skipped_up_to_date
+    ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
+    assert lake.hashes() == before
+    assert ingest(settings, Still("livetiming", feed), [SEASON], observed_at=AT).skipped_up_to_date
+
+
+@pytest.mark.parametrize("told", [["jolpica"], ["jolpica", "openf1"]], ids=["one", "two"])
+def test_a_source_whose_folder_was_deleted_does_not_come_back_out_of_the_lake(
+    settings: Settings, files: Frames, told: list[str]
+) -> None:
+    for name in told:
+        ingest(settings, Told(name, {table: rows.assign(source=name) for table, rows in files.items()}), [SEASON], observed_at=AT)
+    for name in told:
+        shutil.rmtree(settings.sources_dir / name)
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    assert [path.name for path in settings.sources_dir.iterdir()] == ["files"]
+    assert set(Lake(settings.lake_dir).read("entries")["source"]) == {"files"}
+
+
+@pytest.mark.parametrize("source", ["jolpica+files", "elsewhere"])
+def test_an_earlier_lake_is_taken_over_only_from_a_source_that_there_is(settings: Settings, files: Frames, source: str) -> None:
+    ingest(settings, Told("files", files), [SEASON], observed_at=AT)
+    _as_before_sources_were_kept(settings)
+    lake = Lake(settings.lake_dir)
+    for table, rows in _contents(lake).items():
+        lake.write(table, SEASON, rows.assign(source=source))
+    ingest(settings, Told("openf1", {table: rows.assign(source="openf1") for table, rows in files.items()}), [SEASON])
+    assert [path.name for path in settings.sources_dir.iterdir()] == ["openf1"]
 
 
 def test_a_corrected_result_is_read_as_of_before_and_after(settings: Settings, files: Frames, jolpica: Frames) -> None:
@@ -303,10 +399,6 @@ def test_sources_that_count_rounds_differently_are_not_merged(
 def test_a_source_that_did_not_change_is_not_read_again_after_another_was(
     settings: Settings, files: Frames, jolpica: Frames
 ) -> None:
-    class Still(Told):
-        def fingerprint(self) -> str:  # type: ignore[override]
-            return "as ever"
-
     ingest(settings, Still("files", files), [SEASON], observed_at=AT)
     assert ingest(settings, Still("files", files), [SEASON], observed_at=AT).skipped_up_to_date
     ingest(settings, Told("jolpica", jolpica), [SEASON], observed_at=AT)
