@@ -4,14 +4,12 @@ Steps are the functions that flows and tests call; a command only reads options,
 only on success, 1 on an error that is named, 2 for bad usage, 3 when the gate refuses and promotion was required.
 """
 
-import atexit
 import logging
 import os
-import sys
 import time
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -22,20 +20,23 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import pandas as pd
 import typer
 from pydantic import ValidationError
+from typer.core import TyperCommand
 from yaml import YAMLError
 
 from feature_repo.console import configure_logging, emit, err, instant, out, progress_bar
 from feature_repo.errors import BadUsageError, PitwallError
+from feature_repo.options import AsJson, Home, settings_of
 from feature_repo.progress import Progress
 from feature_repo.settings import Settings
-from pipelines import views
+from pipelines import shown
+from pipelines.command_errors import said_of_server, said_of_system, server_errors
 from pipelines.commands_conformance import conformance
 from pipelines.commands_leak import leak_probe
 from pipelines.commands_skew import skew
 from pipelines.commands_sources import sources
 from pipelines.flows import STEPS, StepOutcome, run_all, run_step
 from pipelines.ingest import parse_seasons
-from pipelines.ingest.choose import choose_source
+from pipelines.ingest.choose import USUAL_RACES, choose_source
 from pipelines.ingest.run import ingest as run_ingest
 
 BAD_USAGE = 2
@@ -46,11 +47,10 @@ app = typer.Typer(
     help="Formula 1 on a feature store: given everything knowable at this moment, who finishes where?",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # help is shown as it is written: defaults stand in brackets, which are markup to Rich
     pretty_exceptions_enable=False,
 )
 
-Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")]
 SourceName = Annotated[str, typer.Option("--source", help="simulator, files, fastf1, jolpica, openf1 or livetiming.")]
 Paths = Annotated[
     list[Path] | None, typer.Option("--path", help="Folder of race files, or recorded live timing (repeat it to add later ones).")
@@ -58,7 +58,7 @@ Paths = Annotated[
 Seasons = Annotated[
     str | None, typer.Option("--seasons", help="Which, such as 2018-2024. simulator: how many. livetiming: those of its files.")
 ]
-Races = Annotated[int, typer.Option("--races", min=1, help="simulator: races a season.")]
+Races = Annotated[int | None, typer.Option("--races", min=1, help="simulator: races a season [12].")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="simulator: seed [PITWALL_SEED, 7].")]
 
 
@@ -82,42 +82,47 @@ def ingest(
     report: Annotated[
         bool, typer.Option("--report", help="Show where sources disagree, after reading one if it is named.")
     ] = False,
-    races: Races = 12,
+    races: Races = None,
     seed: Seed = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Read races from a source into the lake; every row is written, or quarantined with a reason."""
-    settings = _settings(home)
-    if source is None and not report:
-        raise typer.BadParameter("give --source NAME to read races, or --report to see where sources disagree")
-    if source is not None:
+    settings = settings_of(home)
+    if source is None:
+        if not report:
+            raise typer.BadParameter("give --source NAME to read races, or --report to see where sources disagree")
+        given = {"--path": path, "--rounds": rounds, "--refresh": refresh or None, "--races": races, "--seed": seed}
+        unused = [option for option, value in given.items() if value is not None]
+        if unused:
+            raise typer.BadParameter(f"{', '.join(unused)} says what to read from a source; give --source NAME too")
+    else:
         origin, years = choose_source(
             settings, source, seasons, paths=path or [], rounds=rounds, refresh=refresh, races=races, seed=seed
         )
         with progress_bar("ingest") as told:
             found = run_ingest(settings, origin, years, progress=told).to_json()
         if not report:
-            emit(found, as_json=as_json, show=lambda: views.show("ingest", found))
+            emit(found, as_json=as_json, show=lambda: shown.show("ingest", found))
             return
         if not as_json:
-            views.show("ingest", found)
+            shown.show("ingest", found)
     from pipelines.ingest.merging import differences
 
     said = differences.read(settings, parse_seasons(seasons) if seasons and source != "simulator" else None).to_json()
-    emit(said, as_json=as_json, show=lambda: views.show("differences", said))
+    emit(said, as_json=as_json, show=lambda: shown.show("differences", said))
 
 
 @app.command()
 def features(home: Home = None, as_json: AsJson = False) -> None:
     """Compute the feature tables from the lake."""
-    _run("features", _settings(home), as_json=as_json)
+    _run("features", settings_of(home), as_json=as_json)
 
 
 @app.command()
 def apply(home: Home = None, as_json: AsJson = False) -> None:
     """Register entities, feature views and services in the home's Feast registry."""
-    _run("apply", _settings(home), as_json=as_json)
+    _run("apply", settings_of(home), as_json=as_json)
 
 
 @app.command()
@@ -142,8 +147,8 @@ def materialize(
     from pipelines.materialize import materialize as step
 
     with progress_bar("materialize") as report:
-        found = to_json(step(_settings(home), since=since, until=until, progress=report))
-    emit(found, as_json=as_json, show=lambda: views.show("materialize", found))
+        found = to_json(step(settings_of(home), since=since, until=until, progress=report))
+    emit(found, as_json=as_json, show=lambda: shown.show("materialize", found))
 
 
 @app.command()
@@ -164,14 +169,14 @@ def traces(
 
     moment = f"lap:{lap}" if lap is not None else f"fraction:{fraction}" if fraction is not None else None
     with progress_bar("traces") as report:
-        found = to_json(render_traces(_settings(home), moment=moment, race_ids=race or None, progress=report))
-    emit(found, as_json=as_json, show=lambda: views.show("traces", found))
+        found = to_json(render_traces(settings_of(home), moment=moment, race_ids=race or None, progress=report))
+    emit(found, as_json=as_json, show=lambda: shown.show("traces", found))
 
 
 @app.command()
 def embed(home: Home = None, as_json: AsJson = False) -> None:
     """Embed every picture once with the frozen encoder; teaches the encoder on simulated traces if it must."""
-    _run("embed", _settings(home), as_json=as_json)
+    _run("embed", settings_of(home), as_json=as_json)
 
 
 @app.command("pretrain-encoder")
@@ -180,14 +185,14 @@ def pretrain_encoder(home: Home = None, as_json: AsJson = False) -> None:
     from pipelines.encoder_choice import pretrain_encoder as step
 
     with progress_bar("pretrain-encoder") as report:
-        found = step(_settings(home), progress=report).to_json()
-    emit(found, as_json=as_json, show=lambda: views.show("pretrain-encoder", found))
+        found = step(settings_of(home), progress=report).to_json()
+    emit(found, as_json=as_json, show=lambda: shown.show("pretrain-encoder", found))
 
 
 @app.command()
 def train(home: Home = None, as_json: AsJson = False) -> None:
     """Fit the candidate, the reference design, the tabular twin and the baseline on every known race."""
-    _run("train", _settings(home), as_json=as_json)
+    _run("train", settings_of(home), as_json=as_json)
 
 
 @app.command()
@@ -202,12 +207,12 @@ def evaluate(
     from pipelines.evaluation import evaluate as step
     from pipelines.promotion import preview
 
-    settings = _settings(home)
+    settings = settings_of(home)
     seasons = parse_seasons(test_seasons) if test_seasons else None
     with progress_bar("evaluate") as report:
         found = step(settings, test_seasons=seasons, progress=report)
     found["decision"] = preview(settings, None if found["usual_seasons"] else found["test_seasons"]).to_dict()
-    emit(found, as_json=as_json, show=lambda: views.show("evaluate", found))
+    emit(found, as_json=as_json, show=lambda: shown.show("evaluate", found))
 
 
 @app.command()
@@ -218,10 +223,10 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Register the trained candidate, decide by the gate, and make it champion if it passes."""
-    settings = _settings(home)
+    settings = settings_of(home)
     if replay is None:
         found = run_step("promote", settings)
-        emit(found, as_json=as_json, show=lambda: views.show("promote", found))
+        emit(found, as_json=as_json, show=lambda: shown.show("promote", found))
         if require and not found["decision"]["promote"]:
             raise typer.Exit(GATE_REFUSED)
         return
@@ -229,7 +234,7 @@ def promote(
 
     stored, again = replay_decision(settings, replay)
     result = {"version": replay, "same": stored == again, "stored": stored.to_dict(), "replayed": again.to_dict()}
-    emit(result, as_json=as_json, show=lambda: views.show("replay", result))
+    emit(result, as_json=as_json, show=lambda: shown.show("replay", result))
     if stored != again:
         raise PitwallError(f"model version {replay}: the stored inputs now give another verdict; see the two above")
 
@@ -240,9 +245,9 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
     from pipelines.registry import open_registry
     from pipelines.registry import rollback as step
 
-    settings = _settings(home)
+    settings = settings_of(home)
     found = step(settings, open_registry(settings)).to_json()
-    emit(found, as_json=as_json, show=lambda: views.show("rollback", found))
+    emit(found, as_json=as_json, show=lambda: shown.show("rollback", found))
 
 
 @app.command()
@@ -250,8 +255,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     """What the home holds: lake, features, pictures, embeddings, online store, models, champion."""
     from pipelines.status import status as step
 
-    found = step(_settings(home))
-    emit(found, as_json=as_json, show=lambda: views.show("status", found))
+    found = step(settings_of(home))
+    emit(found, as_json=as_json, show=lambda: shown.show("status", found))
 
 
 @app.command()
@@ -259,20 +264,20 @@ def run(
     source: SourceName,
     seasons: Seasons = None,
     path: Paths = None,
-    races: Races = 12,
+    races: Races = None,
     seed: Seed = None,
     require: Annotated[bool, typer.Option("--require-promotion", help="Exit with 3 when the gate refuses.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Every step in order, from races to a gated model; what is up to date is skipped."""
-    settings = _settings(home)
+    settings = settings_of(home)
     origin, years = choose_source(settings, source, seasons, paths=path or [], races=races, seed=seed)
     started = time.perf_counter()
 
     def told(outcome: StepOutcome) -> None:
         if not as_json:
-            views.show_step(outcome)
+            shown.show_step(outcome)
 
     if not as_json:
         kind = "SIMULATED races" if origin.is_simulated else "real races"
@@ -289,8 +294,8 @@ def run(
     }
 
     def show() -> None:
-        views.show("evaluate", outcomes[STEPS.index("evaluate")].report)
-        views.show("promote", outcomes[-1].report)
+        shown.show("evaluate", outcomes[STEPS.index("evaluate")].report)
+        shown.show("promote", outcomes[-1].report)
         out.print(f"done in {result['seconds']} s")
 
     emit(result, as_json=as_json, show=show)
@@ -301,18 +306,23 @@ def run(
 @app.command("simulator-report")
 def simulator_report(
     real_home: Annotated[Path, typer.Option("--real-home", help="Home whose lake holds real races.", file_okay=False)],
-    seasons: Annotated[int, typer.Option("--seasons", min=1)] = 3,
-    races: Races = 12,
+    seasons: Annotated[int, typer.Option("--seasons", min=1, help="How many seasons to simulate [3].")] = 3,
+    races: Annotated[int, typer.Option("--races", min=1, help="Races in each of them [12].")] = USUAL_RACES,
     seed: Seed = None,
+    document: Annotated[
+        Path | None, typer.Option("--document", help="Replace the table in this file too (docs/simulator.md).", dir_okay=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the simulator's distributions with real races."""
     from pipelines.flows import as_json as to_json
     from pipelines.lake import Lake
-    from pipelines.simulator.compare import as_markdown, compare
+    from pipelines.simulator.compare import as_markdown, compare, write_table
 
-    chosen = Settings().seed if seed is None else seed
-    found = compare(Lake(Settings(home=real_home).lake_dir), seasons=seasons, races=races, seed=chosen)
+    settings = settings_of(real_home)
+    found = compare(Lake(settings.lake_dir), seasons=seasons, races=races, seed=settings.seed if seed is None else seed)
+    if document is not None:
+        write_table(document, found)
     emit(to_json(found), as_json=as_json, show=lambda: out.print(as_markdown(found), markup=False, highlight=False))
 
 
@@ -325,11 +335,7 @@ app.command()(sources)
 def _run(step: str, settings: Settings, *, as_json: bool) -> None:
     with progress_bar(step) as report:
         found = run_step(step, settings, report)
-    emit(found, as_json=as_json, show=lambda: views.show(step, found))
-
-
-def _settings(home: Path | None) -> Settings:
-    return Settings() if home is None else Settings(home=home)
+    emit(found, as_json=as_json, show=lambda: shown.show(step, found))
 
 
 class _step_progress:
@@ -355,30 +361,36 @@ class _step_progress:
 
 def _add_commands() -> None:
     """Commands of other packages, registered under `pitwall.commands` (see pyproject.toml)."""
+    registered = {command.name for command in app.registered_commands}
     for entry in sorted(entry_points(group="pitwall.commands"), key=lambda entry: entry.name):
-        app.command(entry.name)(entry.load())
+        if entry.name not in registered:
+            app.command(entry.name)(entry.load())
 
 
-def _silence_shutdown() -> None:
-    """Close stderr before the interpreter ends: DuckDB's bindings report forty lines of "leaks" of their own there."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def all_commands() -> dict[str, TyperCommand]:
+    """Every command of `pitwall` by name, those of other packages included."""
+    _add_commands()
+    commands = typer.main.get_group(app).commands.items()
+    return {name: command for name, command in commands if isinstance(command, TyperCommand)}
 
 
 def main() -> None:
     """Entry point of the console script."""
-    atexit.register(_silence_shutdown)  # registered first, so that it runs last
     _add_commands()
     try:
         app()
     except PitwallError as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
-        err.print(f"error: {error}", style="red", highlight=False, markup=False)
-        raise SystemExit(BAD_USAGE if isinstance(error, BadUsageError) else 1) from error
+        _fail(str(error), error, BAD_USAGE if isinstance(error, BadUsageError) else 1)
     except (ValidationError, YAMLError) as error:
-        err.print(f"error: settings (PITWALL_* variables or pitwall.yaml): {error}", style="red", highlight=False, markup=False)
-        raise SystemExit(BAD_USAGE) from error
+        _fail(f"settings (PITWALL_* variables or pitwall.yaml): {error}", error, BAD_USAGE)
     except OSError as error:
-        err.print(f"error: {error}; check --home and --path", style="red", highlight=False, markup=False)
-        raise SystemExit(1) from error
+        _fail(said_of_system(error), error)
+    except server_errors() as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        _fail(said_of_server(error), error)
+
+
+def _fail(said: str, cause: Exception, code: int = 1) -> NoReturn:
+    err.print(f"error: {said}", style="red", highlight=False, markup=False)
+    raise SystemExit(code) from cause

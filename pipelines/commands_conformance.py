@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from feature_repo.console import emit, err, progress_bar
+from feature_repo.options import AsJson
 
 EXAMPLES = 50
 
@@ -28,7 +29,7 @@ def conformance(
     case: Annotated[list[str] | None, typer.Option("--case", help="Only these cases (repeat it).")] = None,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Generated cases an offline store is asked.")] = EXAMPLES,
     markdown: Annotated[bool, typer.Option("--markdown", help="The tables of docs/conformance.md on stdout.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask Feast stores the golden questions about time; exit code 1 if one of them answers wrong."""
     if not store and not online:

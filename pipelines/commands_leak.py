@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from feature_repo.console import emit, out, progress_bar, table
-from feature_repo.settings import Settings
+from feature_repo.options import AsJson, Home, settings_of
 from feature_repo.spine import Moment
 from pipelines.errors import LeakError
 
@@ -22,10 +22,8 @@ def leak_probe(
         float | None, typer.Option("--fraction", min=0.0, max=1.0, help="Share of the scheduled distance; needs --race.")
     ] = None,
     moments: Annotated[int, typer.Option("--moments", min=1, help="How many moments, chosen by the seed.")] = 1,
-    home: Annotated[
-        Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete, then scramble, all that was not knowable at a moment; compute everything again; demand the same, bit for bit."""
     if (lap is not None or fraction is not None) and race is None:
@@ -35,7 +33,7 @@ def leak_probe(
     from pipelines.leak.models import served_models
     from pipelines.leak.probe import choose_moments, probe
 
-    settings = Settings() if home is None else Settings(home=home)
+    settings = settings_of(home)
     if lap is not None or fraction is not None:
         asked = [(str(race), Moment.parse(f"lap:{lap}" if lap is not None else f"fraction:{fraction}"))]
     elif race is not None and moments == 1:

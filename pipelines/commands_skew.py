@@ -1,13 +1,12 @@
 """`pitwall skew`: was what was served what training would have seen?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 import typer
 
 from feature_repo.console import emit, instant, out, progress_bar, table
-from feature_repo.settings import Settings
+from feature_repo.options import AsJson, Home, settings_of
 from pipelines.errors import SkewAboveLimitError
 
 if TYPE_CHECKING:  # the command line starts without what only this command needs
@@ -25,17 +24,15 @@ def skew(
     limit: Annotated[
         float | None, typer.Option("--limit", min=0, max=1, help="Share of values that may differ [PITWALL_SKEW_LIMIT, 0.001].")
     ] = None,
-    home: Annotated[
-        Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compute every served vector again as of its moment and compare; exit code 1 above the limit."""
     if until is not None and since > until:
         raise typer.BadParameter(f"--since {since.isoformat()} is after --until {until.isoformat()}")
     from pipelines.skew import skew as step
 
-    settings = Settings() if home is None else Settings(home=home)
+    settings = settings_of(home)
     with progress_bar("skew") as progress:
         found = step(settings, since=since, until=until, service=service, limit=limit, progress=progress)
     emit(found.to_json(), as_json=as_json, show=lambda: _show(found))

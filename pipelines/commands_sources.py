@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from feature_repo.console import emit, out, table
+from feature_repo.options import AsJson
 
 
 def sources(
     markdown: Annotated[bool, typer.Option("--markdown", help="docs/sources.md on stdout.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout; logs go to stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What each source gives (tables, seasons), its licence, and how often it may be asked."""
     if markdown and as_json:

@@ -1,6 +1,5 @@
 """The commands that answer at request time: `pitwall lookup` and `pitwall predict`, found by `pipelines.cli` as entry points."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -8,12 +7,11 @@ import typer
 
 from feature_repo.console import emit, instant, out, table
 from feature_repo.errors import FutureMomentError, NotKnownYetError, PitwallError
+from feature_repo.options import AsJson, Home, settings_of
 from feature_repo.settings import Settings
 from feature_repo.spine import Moment, load_entrants, load_entrants_known, refuse_future
 from feature_repo.visibility import visible
 
-Home = Annotated[Path | None, typer.Option("--home", help="Folder that holds everything Pitwall writes [PITWALL_HOME, ./data].")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 AsOf = Annotated[
     pd.Timestamp | None,
     typer.Option(
@@ -105,11 +103,6 @@ def predict(
         )
 
     emit(said.to_json(), as_json=as_json, show=show)
-
-
-def settings_of(home: Path | None) -> Settings:
-    """The settings of the environment, with the home of the command line."""
-    return Settings() if home is None else Settings(home=home)
 
 
 def _refuse_future(as_of: pd.Timestamp | None) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import typer
 
 from feature_repo.console import emit, instant, out, table
-from serving.commands import AsJson, Home, settings_of
+from feature_repo.options import AsJson, Home, settings_of
 
 
 def ab_report(

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from feature_repo.console import emit, out
-from serving.commands import AsJson, Home, Race, chosen_race, settings_of
+from feature_repo.options import AsJson, Home, settings_of
+from serving.commands import Race, chosen_race
 
 
 def replay(

@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 
 from feature_repo.console import configure_logging, err
+from feature_repo.options import Home, settings_of
 from feature_repo.settings import Settings
-from serving.commands import Home
 from serving.metrics import MULTIPROCESS_DIR
 
 DRAIN_SECONDS = 20
+MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""How long (seconds) and how often again a service asks MLflow, where the environment does not say. MLflow's own defaults hold a
+thread for minutes once its server is gone, and the service asks again by itself."""
 
 
 def serve(
@@ -26,7 +29,9 @@ def serve(
     """Serve lookups, predictions and pages over HTTP until it is told to stop; SIGTERM lets answers under way finish."""
     import uvicorn
 
-    settings = Settings() if home is None else Settings(home=home)
+    settings = settings_of(home)
+    for name, value in MLFLOW_LIMITS.items():
+        os.environ[name] = os.environ.get(name) or value
     os.environ["PITWALL_HOME"] = str(settings.home)  # worker processes build their settings themselves
     # Having drained, uvicorn sends itself the signal again: without a handler of ours an orderly end would look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -11,6 +11,8 @@ from pipelines.ingest.catalogue import source_names
 from pipelines.ingest.seasons import parse_rounds, parse_seasons
 
 SERVICES = ("fastf1", "jolpica", "openf1")
+USUAL_RACES = 12
+"""Races a simulated season where nobody says how many."""
 
 
 def choose_source(
@@ -21,7 +23,7 @@ def choose_source(
     paths: Sequence[Path] = (),
     rounds: str | None = None,
     refresh: bool = False,
-    races: int = 12,
+    races: int | None = None,
     seed: int | None = None,
 ) -> tuple[Source, list[int]]:
     """The source and the seasons asked for.
@@ -33,7 +35,7 @@ def choose_source(
         paths: folders or files to read; for services, folders whose `f1db/races.csv` knows further courses.
         rounds: only these rounds (`5-8`), of services.
         refresh: ask a service again for what it gave before.
-        races: races a simulated season.
+        races: races a simulated season; default: `USUAL_RACES`.
         seed: of the simulator; default: the settings' one.
     Raises:
         BadUsageError: the options do not go together.
@@ -44,6 +46,8 @@ def choose_source(
         raise BadUsageError(f"--source: got {name!r}, expected one of {', '.join(source_names())}")
     if name not in SERVICES and (rounds is not None or refresh):
         raise BadUsageError(f"--rounds and --refresh are for {', '.join(SERVICES)}; --source {name} reads what it is given")
+    if name != "simulator" and (races is not None or seed is not None):
+        raise BadUsageError(f"--races and --seed are for the simulator; --source {name} reads races that were held")
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise SourceMissingError(f"--path {missing[0]}: got no such file or folder, expected one that --source {name} can read")
@@ -63,7 +67,11 @@ def choose_source(
             raise BadUsageError(f"--seasons: got {seasons!r}, expected how many seasons to simulate, such as 3")
         from pipelines.ingest.simulator import SimulatorSource
 
-        simulator = SimulatorSource(seasons=int(seasons), races=races, seed=settings.seed if seed is None else seed)
+        simulator = SimulatorSource(
+            seasons=int(seasons),
+            races=USUAL_RACES if races is None else races,
+            seed=settings.seed if seed is None else seed,
+        )
         return simulator, list(simulator.years)
     years = parse_seasons(seasons)
     if name == "files":

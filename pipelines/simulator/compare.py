@@ -1,12 +1,9 @@
 """Simulated against real races: one table of the figures that races of the same kind should share.
 
-`python -m pipelines.simulator.compare --real HOME/lake --seasons 20 --races 20 --seed 7` writes it into `docs/simulator.md`.
+`pitwall simulator-report` prints it, and writes it into `docs/simulator.md`.
 """
 
-import argparse
-import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +14,6 @@ from feature_repo.files import write_text
 from pipelines.errors import SimulationRequestError
 from pipelines.lake import Lake
 from pipelines.simulator.season import season_years, simulate_seasons
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.30
 """Figures that differ by no more than this, relative to the real one, count as of the same size."""
@@ -271,23 +266,3 @@ def write_table(document: Path, comparison: Comparison) -> None:
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     write_text(document, f"{before}{BEGIN}\n\n{as_markdown(comparison)}\n{END}{after}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: compare, write the document, show the table."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.simulator.compare", description=__doc__)
-    parser.add_argument("--real", type=Path, required=True, help="lake folder of a home with real races")
-    parser.add_argument("--seasons", type=int, default=20)
-    parser.add_argument("--races", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--document", type=Path, help="document with the table markers, such as docs/simulator.md")
-    options = parser.parse_args(arguments)
-    comparison = compare(Lake(options.real), seasons=options.seasons, races=options.races, seed=options.seed)
-    if options.document is not None:
-        write_table(options.document, comparison)
-    sys.stdout.write(as_markdown(comparison))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

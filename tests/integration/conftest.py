@@ -1,6 +1,5 @@
 """One run of the whole loop, shared by every test that asks for it, and the command line called in this process."""
 
-import atexit
 import logging
 import os
 import sys
@@ -32,7 +31,6 @@ def pitwall(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
     What it does to logging is undone afterwards; the working directory is an empty folder.
     """
-    monkeypatch.setattr(atexit, "register", lambda function: function)  # `main` would close pytest's stderr
     monkeypatch.chdir(tmp_path)
     packages = [logging.getLogger(name) for name in ("feature_repo", "ml", "pipelines", "serving", "mlflow", "alembic", "feast",
                                                      "torch", "matplotlib", "py.warnings")]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import views
+from pipelines import shown
 from pipelines.flows import STEPS, StepOutcome
 
 SCORES = {"name": "model", "accuracy": 0.2, "top3": 0.5, "mae": 2.5, "rps": 0.1, "log_loss": None}
@@ -44,12 +44,12 @@ PROMOTION = {
 
 
 def test_every_step_has_a_line_and_a_view() -> None:
-    assert set(views._LINES) == set(STEPS)
-    assert set(STEPS) <= set(views._VIEWS)
+    assert set(shown._LINES) == set(STEPS)
+    assert set(STEPS) <= set(shown._VIEWS)
 
 
 def test_an_evaluation_is_a_table_with_gains_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("evaluate", {**EVALUATION, "decision": DECISION})
+    shown.show("evaluate", {**EVALUATION, "decision": DECISION})
     said = capsys.readouterr().out
     assert "4 races, 80 rows, test seasons 2023, 2024, moment fraction:0.5" in said
     assert "control: blank_pictures" in said
@@ -73,7 +73,7 @@ def test_an_interval_without_limit_is_shown_as_such(
     """With few races the baseline may have no hit in a resampled set, so that a gain has no upper limit."""
     report = copy.deepcopy(EVALUATION)
     report["comparisons"] = {"candidate_vs_baseline": {"accuracy": {**GAIN, **changed}}}
-    views.show("evaluate", report)
+    shown.show("evaluate", report)
     assert f"candidate_vs_baseline accuracy: {expected}" in capsys.readouterr().out
 
 
@@ -91,7 +91,7 @@ def test_an_interval_without_limit_is_shown_as_such(
 def test_a_verdict_is_shown_with_what_can_be_computed(
     changed: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    views.show("promote", {**PROMOTION, "decision": {**DECISION, **changed}})
+    shown.show("promote", {**PROMOTION, "decision": {**DECISION, **changed}})
     assert expected in capsys.readouterr().out
 
 
@@ -104,13 +104,13 @@ def test_a_verdict_is_shown_with_what_can_be_computed(
     ],
 )
 def test_the_champion_after_a_promotion(changed: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("promote", {**PROMOTION, **changed})
+    shown.show("promote", {**PROMOTION, **changed})
     assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("same", "verdicts"), [(True, 1), (False, 2)])
 def test_a_replay_shows_both_verdicts_where_they_differ(same: bool, verdicts: int, capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("replay", {"version": "2", "same": same, "stored": DECISION, "replayed": {**DECISION, "promote": True}})
+    shown.show("replay", {"version": "2", "same": same, "stored": DECISION, "replayed": {**DECISION, "promote": True}})
     said = capsys.readouterr().out
     assert said.count("gate: ") == verdicts
     assert ("same verdict" if same else "ANOTHER VERDICT") in said
@@ -124,7 +124,7 @@ def test_a_replay_shows_both_verdicts_where_they_differ(same: bool, verdicts: in
     ],
 )
 def test_a_rollback_says_who_answers_now(report: dict[str, Any], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("rollback", report)
+    shown.show("rollback", report)
     assert expected in capsys.readouterr().out
 
 
@@ -140,19 +140,19 @@ def test_ingest_shows_accounts_reasons_and_notes(capsys: pytest.CaptureFixture[s
         "corrected": {"entries": 2},
         "notes": ["one race has no laps"],
     }
-    views.show("ingest", report)
+    shown.show("ingest", report)
     said = capsys.readouterr().out
     assert "lake from files" in said
     assert "quarantined: laps: 1 x lap 0" in said
     assert "note: one race has no laps" in said
     assert "corrected: entries: 2 rows" in said
-    views.show_step(StepOutcome("ingest", 1.25, 100.0, report))
+    shown.show_step(StepOutcome("ingest", 1.25, 100.0, report))
     assert "0 races, 0 entries, 3 laps, 1 rows quarantined" in capsys.readouterr().out
 
 
 def test_a_run_that_had_nothing_to_ingest_does_not_say_that_there_are_no_races(capsys: pytest.CaptureFixture[str]) -> None:
     report = {"source": "simulator", "is_simulated": True, "skipped_up_to_date": True, "tables": {}, "seasons": [2023, 2024]}
-    views.show_step(StepOutcome("ingest", 0.01, 100.0, report))
+    shown.show_step(StepOutcome("ingest", 0.01, 100.0, report))
     said = capsys.readouterr().out
     assert "seasons 2023-2024 up to date SIMULATED" in said
     assert "0 races" not in said
@@ -161,7 +161,7 @@ def test_a_run_that_had_nothing_to_ingest_does_not_say_that_there_are_no_races(c
 def test_traces_name_what_has_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
     missing = [f"2024_01/driver_{car}" for car in range(10)]
     report = {"rendered": 3, "up_to_date": 2, "share": 0.5, "missing": missing, "failed": ["2024_01/x"], "skipped": []}
-    views.show("traces", report)
+    shown.show("traces", report)
     said = capsys.readouterr().out
     assert "5 pictures (3 drawn now), 50.0% of entrants with laps, 10 without a lap by the moment, 1 failed" in said
     assert "2024_01/driver_7, ..." in said
@@ -170,7 +170,7 @@ def test_traces_name_what_has_no_picture(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_empty_home_has_a_status(capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("status", {
+    shown.show("status", {
         "home": "home", "simulated": False, "lake": {"races": 0, "entries": 0, "laps": 0, "quarantined": 0},
         "traces": {"count": 0, "missing": 0}, "embeddings": {"count": 0}, "features": {"grid": {"rows": 0}}, "online": {},
         "models": [], "champion": None,
@@ -181,8 +181,8 @@ def test_an_empty_home_has_a_status(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_apply_and_pretrain_say_what_they_made(capsys: pytest.CaptureFixture[str]) -> None:
-    views.show("apply", {"views": ["grid"], "services": ["finish_position_v1"], "deleted": ["FeatureView old"]})
-    views.show("pretrain-encoder", {"new": True, "file": "weights/x"})
+    shown.show("apply", {"views": ["grid"], "services": ["finish_position_v1"], "deleted": ["FeatureView old"]})
+    shown.show("pretrain-encoder", {"new": True, "file": "weights/x"})
     said = capsys.readouterr().out
     assert "1 views, services finish_position_v1, removed FeatureView old" in said
     assert "new: True" in said
