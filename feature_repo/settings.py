@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     seed: int = Field(default=7, ge=0, description="Seed of every random choice.")
     threads: int = Field(default=2, ge=1, description="CPU threads for torch and LightGBM.")
     log_features: bool = Field(default=False, description="Log every served vector, so that `pitwall skew` can check it.")
-    log_max_mib: int = Field(default=1024, ge=1, description="Size of each log (features, predictions), MiB; the oldest go first.")
+    log_max_mib: int = Field(default=1024, ge=1, description="Size of each log (features, predictions), MiB; oldest go first.")
     skew_limit: float = Field(
         default=0.001, ge=0, le=1, description="Share of served values that may differ from history before no model is promoted."
     )

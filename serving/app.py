@@ -17,6 +17,7 @@ from serving.prediction_log import PredictionLog
 from serving.readiness import Readiness
 from serving.routes import features, health, live, models, pages, predict, races
 from serving.schemas.answers import ErrorBody
+from serving.shared_gauges import SharedGauges
 from serving.state import ServingState
 
 THREADS = 40
@@ -50,6 +51,7 @@ def create_app(settings: Settings, *, own_process: bool = False) -> FastAPI:
         log = PredictionLog(settings)
         log.on_count = state.metrics.count_logged
         Beside(state, log)
+        SharedGauges(state)
         if own_process:
             gc.collect()
             gc.freeze()
@@ -64,6 +66,8 @@ def create_app(settings: Settings, *, own_process: bool = False) -> FastAPI:
         version=version("pitwall"),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # /docs is a page of ours: Swagger's loads its viewer from a CDN
+        redoc_url=None,
         responses=_ERRORS,  # type: ignore[arg-type]  # int keys are status codes
     )
     add_error_handlers(app, page=pages.error_page)

@@ -1,7 +1,8 @@
 """What happens to an answer after it was given: it is logged, and the model it is compared with is asked the same question.
 
 The other model is asked in the background, when no request is waiting to be computed, and not twice about the same moment: an
-answer takes no longer because somebody compares. What cannot be kept up with is left out and counted.
+answer takes no longer because somebody compares. What cannot be kept up with is left out and counted
+(`pitwall_comparisons_left_out_total`).
 """
 
 import logging
@@ -38,13 +39,9 @@ class Beside:
     Args:
         state: of the service; this listens to its answers until it ends.
         log: where answers go; closed with the service.
-
-    Attributes:
-        left_out: questions that were not put to the other model, because too many were waiting.
     """
 
     def __init__(self, state: ServingState, log: PredictionLog) -> None:
-        self.left_out = 0
         self._state, self._log = state, log
         self._questions: deque[_Question] = deque()
         self._asked: OrderedDict[tuple[str, str, str], None] = OrderedDict()
@@ -64,7 +61,7 @@ class Beside:
         question = _Question(said.race_id, str(said.moment["asked"]), str(said.moment["as_of"]), request_id)
         with self._changed:
             if self._closed or len(self._questions) >= _WAITING:
-                self.left_out += 1
+                self._state.metrics.comparisons_left_out.inc()
                 return
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="pitwall-beside", daemon=True)

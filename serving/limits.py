@@ -7,7 +7,10 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http_errors import error_body
-from serving.metrics import Metrics
+from serving.metrics import NO_ENDPOINT, Metrics, endpoint_of, request_scope
+
+TOO_LARGE = "(body too large)"
+"""Endpoint in the metrics of a request that was refused for its size: it got no further than here."""
 
 
 class BodyLimit:
@@ -83,10 +86,13 @@ class Timed:
                     waited = time.perf_counter() - started  # it goes on for as long as somebody listens
             await send(message)
 
+        told = request_scope.set(scope)
         try:
             await self._app(scope, receive, noted)
         finally:
-            route = scope.get("route")  # set by the router; a path that is no endpoint has none, and no label of its own
-            endpoint = getattr(route, "path", "(none)")
+            request_scope.reset(told)
+            endpoint = endpoint_of(scope)
+            if status == 413 and endpoint == NO_ENDPOINT:
+                endpoint = TOO_LARGE
             metrics: Metrics = self._state.serving.metrics
             metrics.request.labels(endpoint, scope["method"], str(status)).observe(waited or time.perf_counter() - started)

@@ -16,6 +16,7 @@ from feature_repo.spine import Moment, load_entrants, unknown
 from feature_repo.store import open_store
 from feature_repo.stores.online import packed_store
 from ml.errors import ModelContractError
+from ml.registry import BASELINE, CHALLENGER, CHAMPION
 from ml.traces.renderer import TraceRenderer
 from serving.bounded import Bounded
 from serving.gate import FairGate
@@ -25,6 +26,9 @@ from serving.models import LoadedModel, ModelManager
 from serving.prediction import Prediction
 
 BASELINE_ANSWERED = "baseline"
+MAY_FAIL = (CHAMPION, CHALLENGER, BASELINE, "registry")
+"""Of what `ModelManager.problems` may speak."""
+
 FRESHNESS_FOR_S, FRESHNESS_PATIENCE_S = 15.0, 2.0
 
 logger = logging.getLogger(__name__)
@@ -131,8 +135,8 @@ class ServingState:
         return _asked(baseline, race_id, moment, live=live), baseline, [BASELINE_ANSWERED]
 
     def _count(self, answer: Answer, stages: dict[str, float]) -> None:
-        for stage, seconds in stages.items():
-            self.metrics.stage.labels(stage).observe(seconds)
+        self.metrics.count_stages(stages)
+        self.metrics.count_inputs(answer.prediction)
         self.metrics.predictions.labels(answer.model.version, answer.model.role, answer.prediction.source).inc()
         for fallback in answer.fallbacks:
             self.metrics.fallbacks.labels(fallback).inc()
@@ -174,8 +178,16 @@ class ServingState:
         held = {view.name: online.newest_event(self.store.config, view) for view in views}
         return {name: event / 1e6 for name, event in held.items() if event is not None}
 
+    def measure(self) -> None:
+        """Tell the metrics how many wait and which models are not those that should answer."""
+        problems = self.models.problems
+        self.metrics.measured(
+            waiting=self.gate.waiting + self.lookups.waiting, problems={role: role in problems for role in MAY_FAIL}
+        )
+
     def gauges(self) -> Iterable[GaugeMetricFamily]:
         """Model ages, freshness and whether the online store answers, measured now."""
+        self.measure()
         age = GaugeMetricFamily("pitwall_model_age_seconds", "Since the version was registered.", labels=("role", "version"))
         models = self.models
         loaded = filter(None, (models.answering, models.baseline, models.challenger))
@@ -184,13 +196,6 @@ class ServingState:
             if registered is not None:
                 age.add_metric((model.role, model.version), time.time() - pd.Timestamp(registered).timestamp())
         yield age
-        problem = GaugeMetricFamily("pitwall_model_problem", "1 where a role has not the version it should.", labels=("role",))
-        for role in models.problems:
-            problem.add_metric((role,), 1.0)
-        yield problem
-        waiting = GaugeMetricFamily("pitwall_waiting", "Requests waiting for their turn to compute.")
-        waiting.add_metric((), float(self.gate.waiting + self.lookups.waiting))
-        yield waiting
         up = GaugeMetricFamily("pitwall_online_store_up", "1 where the online store answers.")
         fresh = GaugeMetricFamily("pitwall_view_freshness_seconds", "Since the newest event held online.", labels=("view",))
         try:

@@ -1,13 +1,14 @@
 """POST /v1/features and GET /v1/catalogue."""
 
 import itertools
+import time
 from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
 from serving.dashboard.catalogue import catalogue
-from serving.feature_answer import FeatureAnswer, features_at, features_now
+from serving.feature_answer import features_at, features_now
 from serving.reply import json_reply
 from serving.schemas.answers import FeaturesResponse
 from serving.schemas.board import CatalogueResponse
@@ -22,13 +23,20 @@ router = APIRouter(prefix="/v1", tags=["features"])
 def features(asked: FeaturesRequest, state: Annotated[ServingState, Depends(get_state)]) -> Response:
     """Values with event time, age and status: from the online store, or with `as_of` as they were known then."""
     as_of = instant_of(asked.as_of)
+    began = time.perf_counter()
     with state.lookups.entered():
+        entered = time.perf_counter()
         if as_of is None:
             found = features_now(state.store, asked.service, asked.entity_rows)
         else:
             found = features_at(state.settings, state.store, asked.service, asked.entity_rows, as_of)
+        looked_up = time.perf_counter()
         answer = json_reply(found.to_json())
-    _count(state, found)
+    done = time.perf_counter()
+    state.metrics.count_stages(
+        {"wait": entered - began, "features": looked_up - entered, "json": done - looked_up, "total": done - began}
+    )
+    state.metrics.count_values(found.service, Counter(itertools.chain.from_iterable(found.status.values())))
     return answer
 
 
@@ -36,9 +44,3 @@ def features(asked: FeaturesRequest, state: Annotated[ServingState, Depends(get_
 def the_catalogue(state: Annotated[ServingState, Depends(get_state)]) -> Response:
     """Entities, feature views with their features and freshness, and feature services."""
     return json_reply(catalogue(state))
-
-
-def _count(state: ServingState, found: FeatureAnswer) -> None:
-    tally = Counter(itertools.chain.from_iterable(found.status.values()))
-    for status, number in tally.items():
-        state.metrics.feature_status.labels(found.service, status).inc(number)

@@ -18,22 +18,79 @@ pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 RACE = "2024_04"
 OF_PROMETHEUS = {"le"}
+SERVICE = "finish_position_v1"
+
+
+def asked(client: TestClient) -> str:
+    page = client.get("/metrics")
+    assert page.status_code == 200
+    return page.text
+
+
+def value(page: str, name: str, **labels: str) -> float:
+    """The value of a series; 0 where it has not begun."""
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    return next((sample.value for sample in samples if sample.name == name and sample.labels == labels), 0.0)
+
+
+def values_by_status(page: str) -> dict[str, float]:
+    return {
+        status: value(page, "pitwall_feature_values_total", service=SERVICE, status=status)
+        for status in ("FRESH", "STALE", "MISSING")
+    }
 
 
 @pytest.fixture(scope="module")
-def exposed(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Name of every series after some requests -> its labels; of one without any series yet, those it declares."""
+def client(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = copy_of(loop, tmp_path_factory.mktemp("metrics") / "home")
-    app = create_app(settings)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        assert client.post("/v1/predict", json={"race_id": RACE, "lap": 0}).status_code == 200
-        rows = [{"race_id": RACE, "driver_id": "ines_dubois"}]
-        assert client.post("/v1/features", json={"entity_rows": rows}).status_code == 200
-        page = client.get("/metrics")
-        assert page.status_code == 200
+    with TestClient(create_app(settings), raise_server_exceptions=False) as running:
+        yield running
+
+
+def test_values_of_predictions_are_counted_as_those_of_lookups(client: TestClient) -> None:
+    before = values_by_status(asked(client))
+    said = client.post("/v1/predict", json={"race_id": RACE, "lap": 3}).json()
+    after = values_by_status(asked(client))
+    assert said["model"]["feature_service"] == SERVICE
+    counted = {status: after[status] - before[status] for status in after}
+    assert counted["MISSING"] == sum(map(len, said["missing"]["features"].values()))
+    assert sum(counted.values()) == 63 * len(said["drivers"])
+    assert client.post("/v1/predict", json={"race_id": RACE, "lap": 3, "drivers": ["ines_dubois"]}).status_code == 200
+    assert sum(values_by_status(asked(client)).values()) - sum(after.values()) == 63
+
+
+def test_stages_are_those_of_their_endpoint(client: TestClient) -> None:
+    before = asked(client)
+    assert client.post("/v1/predict", json={"race_id": RACE, "lap": 3}).status_code == 200
+    rows = [{"race_id": RACE, "driver_id": "ines_dubois"}]
+    assert client.post("/v1/features", json={"entity_rows": rows}).status_code == 200
+    page = asked(client)
+    stages = {
+        "/v1/predict": ("wait", "features", "pictures", "model", "total"),
+        "/v1/features": ("wait", "features", "json", "total"),
+    }
+    for endpoint, names in stages.items():
+        for stage in names:
+            counts = [value(one, "pitwall_stage_seconds_count", endpoint=endpoint, stage=stage) for one in (before, page)]
+            assert counts[1] - counts[0] == 1, (endpoint, stage)
+
+
+def test_every_role_says_that_it_has_no_problem(client: TestClient) -> None:
+    page = asked(client)
+    for role in ("champion", "challenger", "baseline", "registry"):
+        assert f'pitwall_model_problem{{role="{role}"}} 0.0' in page
+
+
+@pytest.fixture(scope="module")
+def exposed(client: TestClient) -> dict[str, set[str]]:
+    """Name of every series after some requests -> its labels; of one without any series yet, those it declares."""
+    assert client.post("/v1/predict", json={"race_id": RACE, "lap": 0}).status_code == 200
+    rows = [{"race_id": RACE, "driver_id": "ines_dubois"}]
+    assert client.post("/v1/features", json={"entity_rows": rows}).status_code == 200
+    page = asked(client)
     found: dict[str, set[str]] = {}
-    declared = {"pitwall_model_problem": {"role"}, "pitwall_fallbacks_total": {"fallback"}}
-    for family in text_string_to_metric_families(page.text):
+    declared = {"pitwall_fallbacks_total": {"fallback"}}
+    for family in text_string_to_metric_families(page):
         names = [family.name, f"{family.name}_total"] if family.type == "counter" else [family.name]
         for name in names:
             found.setdefault(name, set()).update(declared.get(name, set()))

@@ -69,7 +69,7 @@ def test_a_process_of_its_own_counts_what_it_answers(served: Served) -> None:
     assert ask(served, "POST", "/v1/predict", json.dumps({"race_id": RACE, "lap": 8}).encode())[0] == 200
     page = ask(served, "GET", "/metrics")[1].decode()
     assert re.search(r'^pitwall_request_seconds_count\{endpoint="/v1/predict",.*status="200"\} [1-9]', page, re.MULTILINE)
-    assert re.search(r'^pitwall_stage_seconds_count\{stage="model"\} [1-9]', page, re.MULTILINE)
+    assert re.search(r'^pitwall_stage_seconds_count\{endpoint="/v1/predict",stage="model"\} [1-9]', page, re.MULTILINE)
     assert re.search(r"^pitwall_predictions_total\{.*\} [1-9]", page, re.MULTILINE)
 
 
