@@ -9,23 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.ingest.canonical import conditions, entries, timing
+from pipelines.ingest.canonical import conditions, timing
+from pipelines.ingest.canonical.checks import CHECKS
 from pipelines.ingest.canonical.reading import FILE, ROW, Kind, no_rows
-from pipelines.ingest.canonical.sieve import Rule, Sieve
+from pipelines.ingest.canonical.sieve import Sieve
 
 _NULL_TEXTS = ("nan", "None", "NaN", "")  # FastF1 turns some nulls into these
 LIVE_TABLES = ("laps", "stints", "weather", "track_status", "race_control")
-# table -> rules of a row, what tells rows apart, what they say
-_CHECKS: dict[str, tuple[list[Rule], list[str], list[str]]] = {
-    "races": (entries.RACE_RULES, entries.RACE_KEY, entries.RACE_CONTENT),
-    "entries": (entries.RESULT_RULES, entries.ENTRY_KEY, entries.RESULT_CONTENT),
-    "qualifying": (entries.QUALIFYING_RULES, entries.ENTRY_KEY, entries.QUALIFYING_CONTENT),
-    "laps": (timing.LAP_RULES, timing.LAP_KEY, [name for name, _ in timing.LAP_COLUMNS.values()]),
-    "stints": (timing.STINT_RULES, timing.STINT_KEY, [name for name, _ in timing.STINT_COLUMNS.values()]),
-    "weather": (conditions.WEATHER_RULES, conditions.WEATHER_KEY, [name for name, _ in conditions.WEATHER_COLUMNS.values()]),
-    "track_status": (conditions.STATUS_RULES, conditions.STATUS_KEY, [name for name, _ in conditions.STATUS_COLUMNS.values()]),
-    "race_control": (conditions.CONTROL_RULES, conditions.CONTROL_KEY, conditions.CONTROL_CONTENT),
-}
 _LAPS = {**timing.LAP_COLUMNS, **timing.LAP_OPTIONAL, "Team": ("Team", "str")}
 
 
@@ -38,15 +28,14 @@ class RawFrames:
     def add(self, table: str, frame: pd.DataFrame, sieve: Sieve) -> None:
         """Count and check the rows of one race."""
         if len(frame):
-            self.of.setdefault(table, []).append(sieve.check(table, sieve.asked(table, frame), _CHECKS[table][0]))
+            self.of.setdefault(table, []).append(sieve.check(table, sieve.asked(table, frame), CHECKS[table].rules))
 
     def get(self, table: str, sieve: Sieve) -> pd.DataFrame:
         """All rows, each once: the feed repeats its state whenever a connection is made anew."""
         full = [frame for frame in self.of.get(table, []) if len(frame)]
         if not full:
             return no_laps() if table == "laps" else pd.DataFrame()
-        _, key, content = _CHECKS[table]
-        return sieve.union(table, [pd.concat(full, ignore_index=True)], key, content)
+        return sieve.union(table, [pd.concat(full, ignore_index=True)], CHECKS[table].key, CHECKS[table].content)
 
 
 def lap_rows(laps: pd.DataFrame, season: int, round_: int, file: str) -> pd.DataFrame:

@@ -1,15 +1,16 @@
 """The folders behind the `files` source: which files there are, and all but laps read, checked and united."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipelines.errors import SourceMissingError
 from pipelines.ingest.base import IngestReport
-from pipelines.ingest.canonical import conditions, courses, entries, standings, timing
-from pipelines.ingest.canonical.reading import Kind, no_rows, read_parquet, season_counts
+from pipelines.ingest.canonical import conditions, courses, entries, timing
+from pipelines.ingest.canonical.checks import CHECKS, sifted
+from pipelines.ingest.canonical.reading import Kind, read_parquet, season_counts
 from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.files import fallbacks
 from pipelines.ingest.files.ergast import FILES as ERGAST_FILES
@@ -29,6 +30,16 @@ PATTERNS = (
     *(f"ergast/{name}.csv" for name in ERGAST_FILES),
 )
 _Columns = dict[str, tuple[str, Kind]]
+
+
+@dataclass(frozen=True)
+class _Fallback:
+    """Files of `fastf1_undercut` that stand in for a file of the Ergast dump: both names without ending, and how to read them."""
+
+    what: str
+    ergast: str
+    undercut: str
+    read: Callable[[Path, Path], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,7 @@ class Folders:
             )
         return found
 
-    def _table(
-        self, sieve: Sieve, table: str, patterns: dict[str, _Columns], key: list[str], content: list[str], rules: list[Any]
-    ) -> pd.DataFrame:
+    def _table(self, sieve: Sieve, table: str, patterns: dict[str, _Columns]) -> pd.DataFrame:
         """Rows of one table from all its files, checked and united; later patterns and paths win."""
         frames = []
         for path in self.paths:
@@ -96,11 +105,11 @@ class Folders:
                     renamed = raw.rename(columns={name: ours for name, (ours, _) in columns.items()})
                     if table == "race_control":
                         renamed["car_number"] = pd.to_numeric(renamed["car_number"], errors="coerce")
-                    frames.append(sieve.check(table, sieve.asked(table, renamed), rules))
+                    frames.append(renamed)
         if not frames:
             sieve.report.note(f"{table}: no file {' or '.join(patterns)} in any path")
             return pd.DataFrame()
-        return sieve.union(table, frames, key, content)
+        return sifted(table, frames, sieve)
 
     def read_inputs(self, asked: list[int], sieve: Sieve) -> Inputs:
         """Everything but laps, of the seasons asked for.
@@ -119,132 +128,75 @@ class Folders:
         status = {"fastf1/track_status_*.parquet": {**conditions.STATUS_COLUMNS, **fastf1}}
         status[f"{undercut}/track_status_*.parquet"] = {**conditions.STATUS_COLUMNS, **round_}  # type: ignore[dict-item]
 
-        def of_dumps(
-            table: str, frames: list[pd.DataFrame | None], key: list[str], content: list[str], rules: list[Any]
-        ) -> pd.DataFrame:
-            checked = [sieve.check(table, sieve.asked(table, frame), rules) for frame in frames if frame is not None]
-            return sieve.union(table, checked, key, content)
-
-        def ours(columns: _Columns) -> list[str]:
-            return ["season", "round", *[name for name, _ in columns.values() if name not in ("season", "round")]]
+        def of_dumps(table: str, frames: list[pd.DataFrame | None]) -> pd.DataFrame:
+            return sifted(table, [frame for frame in frames if frame is not None], sieve)
 
         return Inputs(
             races=races,
             results=results,
-            qualifying=of_dumps(
-                "qualifying",
-                [dump.qualifying for dump in dumps],
-                entries.ENTRY_KEY,
-                entries.QUALIFYING_CONTENT,
-                entries.QUALIFYING_RULES,
-            ),
+            qualifying=of_dumps("qualifying", [dump.qualifying for dump in dumps]),
             circuits=_latest([dump.circuits for dump in dumps], "circuit_id"),
             drivers=_latest([dump.drivers for dump in dumps if len(dump.drivers)], "driver_id"),
             constructors=_latest([dump.constructors for dump in dumps if len(dump.constructors)], "constructor_id"),
             pit_lane=_stacked([courses.read_pit_lane_starts(path) for path in self.paths]).drop_duplicates(
                 ["season", "round", "code"], keep="last"
             ),
-            stints=self._table(
-                sieve,
-                "stints",
-                {f"{undercut}/stints_*.parquet": timing.STINT_COLUMNS},
-                timing.STINT_KEY,
-                ours(timing.STINT_COLUMNS),
-                timing.STINT_RULES,
-            ),
-            pit_stops=self._table(
-                sieve,
-                "pit_stops",
-                {f"{undercut}/pit_stops_*.parquet": timing.PIT_COLUMNS},
-                timing.PIT_KEY,
-                ours(timing.PIT_COLUMNS),
-                timing.PIT_RULES,
-            ),
-            weather=self._table(
-                sieve,
-                "weather",
-                weather,
-                conditions.WEATHER_KEY,
-                ours(conditions.WEATHER_COLUMNS),
-                conditions.WEATHER_RULES,
-            ),
-            track_status=self._table(
-                sieve, "track_status", status, conditions.STATUS_KEY, ours(conditions.STATUS_COLUMNS), conditions.STATUS_RULES
-            ),
+            stints=self._table(sieve, "stints", {f"{undercut}/stints_*.parquet": timing.STINT_COLUMNS}),
+            pit_stops=self._table(sieve, "pit_stops", {f"{undercut}/pit_stops_*.parquet": timing.PIT_COLUMNS}),
+            weather=self._table(sieve, "weather", weather),
+            track_status=self._table(sieve, "track_status", status),
             race_control=self._read_race_control(races, sieve),
-            sprint=of_dumps(
-                "sprint_results",
-                [dump.sprint for dump in dumps],
-                entries.ENTRY_KEY,
-                standings.SPRINT_CONTENT,
-                standings.SPRINT_RULES,
-            ),
-            driver_standings=of_dumps(
-                "driver_standings",
-                [dump.driver_standings for dump in dumps],
-                standings.DRIVER_STANDING_KEY,
-                standings.STANDING_CONTENT,
-                standings.DRIVER_STANDING_RULES,
-            ),
-            constructor_standings=of_dumps(
-                "constructor_standings",
-                [dump.constructor_standings for dump in dumps],
-                standings.CONSTRUCTOR_STANDING_KEY,
-                standings.STANDING_CONTENT,
-                standings.CONSTRUCTOR_STANDING_RULES,
-            ),
+            sprint=of_dumps("sprint_results", [dump.sprint for dump in dumps]),
+            driver_standings=of_dumps("driver_standings", [dump.driver_standings for dump in dumps]),
+            constructor_standings=of_dumps("constructor_standings", [dump.constructor_standings for dump in dumps]),
         )
 
     def _read_race_control(self, races: pd.DataFrame, sieve: Sieve) -> pd.DataFrame:
-        control = {"fastf1/race_control_messages_*.parquet": conditions.CONTROL_COLUMNS}
-        content = conditions.CONTROL_CONTENT
-        fastf1 = self._table(sieve, "race_control", control, conditions.CONTROL_KEY, content, conditions.CONTROL_RULES)
+        control = CHECKS["race_control"]
+        fastf1 = self._table(sieve, "race_control", {"fastf1/race_control_messages_*.parquet": conditions.CONTROL_COLUMNS})
         openf1 = [
             sieve.check(
                 "race_control",
                 conditions.read_openf1_control(path, file, races[["season", "round", "race_start"]], sieve),
-                conditions.CONTROL_RULES,
+                control.rules,
             )
             for path, file in self._files("openf1/race_control_*.parquet")
         ]
         frames = [frame for frame in (fastf1, *openf1) if not frame.empty]
-        return sieve.union("race_control", frames, conditions.CONTROL_KEY, content) if frames else pd.DataFrame()
+        return sieve.union("race_control", frames, control.key, control.content) if frames else pd.DataFrame()
 
     def _read_calendar(self, asked: list[int], dumps: list[ErgastDump], sieve: Sieve) -> pd.DataFrame:
         """Races of the seasons asked for, with their courses; season by season from Ergast, or else from the schedule files."""
         times = [fallbacks.read_f1db_times(path) for path in self.paths]
         times += [fallbacks.read_session_times(file) for _, file in self._files("f1schedule/schedule_*.json")]
-        calendars = [dump.calendar for dump in dumps]
-        for path, file in self._files("fastf1_undercut/schedule_*.parquet"):
-            calendars += _uncovered(
-                fallbacks.read_undercut_schedule(path, file), calendars[: len(dumps)], asked, "calendar", sieve
-            )
-        every = _stacked(calendars) if calendars else no_rows(["season", "round"], entries.RACE_CONTENT[2:])
-        empty = [season for season in asked if not (every["season"] == season).any()]
-        if empty:
-            raise SourceMissingError(
-                f"files source: got no calendar of {', '.join(map(str, empty))}, expected rows in ergast/races.csv or "
-                "fastf1_undercut/schedule_*.parquet; ask for other seasons or add a path"
-            )
-        timed = [entries.with_times(sieve.asked("races", calendar), times) for calendar in calendars]
-        checked = [sieve.check("races", calendar, entries.RACE_RULES) for calendar in timed]
-        races = sieve.union("races", checked, entries.RACE_KEY, entries.RACE_CONTENT)
+        undercut = _Fallback("calendar", "races", "schedule", fallbacks.read_undercut_schedule)
+        calendars = self._offered(undercut, [dump.calendar for dump in dumps], asked, sieve)
+        races = sifted("races", [entries.with_times(calendar, times) for calendar in calendars], sieve)
         known = _stacked([courses.read_courses(path) for path in self.paths])
-        return courses.attach_courses(races, known, every, sieve.report)
+        return courses.attach_courses(races, known, _stacked(calendars), sieve.report)
 
     def _read_results(self, asked: list[int], dumps: list[ErgastDump], sieve: Sieve) -> pd.DataFrame:
-        offered = [dump.results for dump in dumps if dump.results is not None]
-        from_dumps = list(offered)
-        for path, file in self._files("fastf1_undercut/results_*.parquet"):
-            offered += _uncovered(fallbacks.read_undercut_results(path, file), from_dumps, asked, "results", sieve)
-        empty = [season for season in asked if not any((results["season"] == season).any() for results in offered)]
+        undercut = _Fallback("results", "results", "results", fallbacks.read_undercut_results)
+        from_dumps = [dump.results for dump in dumps if dump.results is not None]
+        return sifted("entries", self._offered(undercut, from_dumps, asked, sieve), sieve)
+
+    def _offered(self, fallback: _Fallback, dumps: list[pd.DataFrame], asked: list[int], sieve: Sieve) -> list[pd.DataFrame]:
+        """What the Ergast dumps have, and of races that none of them has what the fallback has.
+
+        Raises:
+            SourceMissingError: a season asked for has no rows.
+        """
+        offered = list(dumps)
+        pattern = f"fastf1_undercut/{fallback.undercut}_*.parquet"
+        for path, file in self._files(pattern):
+            offered += _uncovered(fallback.read(path, file), dumps, asked, fallback.what, sieve)
+        empty = [season for season in asked if not any((rows["season"] == season).any() for rows in offered)]
         if empty:
             raise SourceMissingError(
-                f"files source: got no results of {', '.join(map(str, empty))}, expected rows in ergast/results.csv or "
-                "fastf1_undercut/results_*.parquet; ask for other seasons or add a path"
+                f"files source: got no {fallback.what} of {', '.join(map(str, empty))}, expected rows in "
+                f"ergast/{fallback.ergast}.csv or {pattern}; ask for other seasons or add a path"
             )
-        checked = [sieve.check("entries", sieve.asked("entries", results), entries.RESULT_RULES) for results in offered]
-        return sieve.union("entries", checked, entries.ENTRY_KEY, entries.RESULT_CONTENT)
+        return offered
 
     def read_laps(self, season: int, files: list[tuple[Path, Path]], sieve: Sieve) -> pd.DataFrame:
         """Raw laps of one season: our column names, session clock in seconds, not yet identified."""
@@ -258,9 +210,8 @@ class Folders:
                 {**{name: kind for name, (_, kind) in optional.items()}, "Team": "str"},
             ).rename(columns={name: ours for name, (ours, _) in {**columns, **optional}.items()})
             mine = raw[raw["season"] == season].reset_index(drop=True)
-            frames.append(sieve.check("laps", sieve.asked("laps", mine), timing.LAP_RULES))
-        content = [ours for ours, _ in {**columns, **optional}.values()]
-        return sieve.union("laps", frames, timing.LAP_KEY, content)
+            frames.append(mine)
+        return sifted("laps", frames, sieve)
 
 
 def _uncovered(

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.ingest.canonical import timing
+from pipelines.ingest.canonical.checks import Check
 from pipelines.ingest.canonical.sieve import Rule, Sieve, is_null, outside
 from pipelines.schemas import MAX_LAP_TIME_S
 
@@ -35,18 +36,20 @@ _UNKNOWN_NUMBERS = (
 _UNKNOWN_TEXTS = ("compound", "track_status")
 _UNKNOWN_FLAGS = ("is_fresh_tyre", "is_deleted", "is_generated")
 
-CHART_RULES: list[Rule] = [
+_CHART_RULES: list[Rule] = [
     ("unknown driver", is_null("driver_id")),
     ("impossible lap number", outside("lap", 1, 500, whole=True)),
     ("no lap time", is_null("lap_time_s")),
     ("impossible lap time", outside("lap_time_s", 0.001, MAX_LAP_TIME_S)),
 ]
-STOP_RULES: list[Rule] = [
+_STOP_RULES: list[Rule] = [
     ("unknown driver", is_null("driver_id")),
     ("impossible lap number", outside("lap", 1, 500, whole=True)),
     ("impossible time of day", outside("time_of_day_s", 0, _DAY_S)),
     ("impossible time in the pit lane", outside("duration_s", 0.001, MAX_LAP_TIME_S)),
 ]
+CHART_CHECK = Check(_CHART_RULES, CHART_KEY, LAP_CONTENT)
+STOP_CHECK = Check(_STOP_RULES, CHART_KEY, STOP_CONTENT)
 
 
 def read_chart(chart: pd.DataFrame, stops: pd.DataFrame, people: pd.DataFrame, sieve: Sieve) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -56,8 +59,8 @@ def read_chart(chart: pd.DataFrame, stops: pd.DataFrame, people: pd.DataFrame, s
     pit stop, drive-through penalties included, because the source does not tell them from changes of tyres.
 
     Args:
-        chart: `LAP_CONTENT`, each key once, checked with `CHART_RULES`.
-        stops: `STOP_CONTENT`, each key once, checked with `STOP_RULES`.
+        chart: `LAP_CONTENT`, each key once, checked with `CHART_CHECK`.
+        stops: `STOP_CONTENT`, each key once, checked with `STOP_CHECK`.
         people: `round, driver_id, code` of the entries.
         sieve: where laps after a missing one go, and what breaks `timing.LAP_RULES` or `PIT_RULES`.
     """

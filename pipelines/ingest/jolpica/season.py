@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.ingest.canonical import circuits, entries, standings
+from pipelines.ingest.canonical import circuits, entries
 from pipelines.ingest.canonical.assemble import RawSeason
-from pipelines.ingest.canonical.sieve import Rule, Sieve
+from pipelines.ingest.canonical.checks import sifted
+from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.files import fallbacks
 from pipelines.ingest.jolpica import lap_chart
 
@@ -42,29 +43,6 @@ class RaceDocuments:
     constructor_standings: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class _Check:
-    """What is asked of a table's raw rows, what tells them apart, and what they say."""
-
-    rules: list[Rule]
-    key: list[str]
-    content: list[str]
-
-
-_CHECKS = {
-    "races": _Check(entries.RACE_RULES, entries.RACE_KEY, entries.RACE_CONTENT),
-    "entries": _Check(entries.RESULT_RULES, entries.ENTRY_KEY, entries.RESULT_CONTENT),
-    "qualifying": _Check(entries.QUALIFYING_RULES, entries.ENTRY_KEY, entries.QUALIFYING_CONTENT),
-    "sprint_results": _Check(standings.SPRINT_RULES, entries.ENTRY_KEY, standings.SPRINT_CONTENT),
-    "driver_standings": _Check(standings.DRIVER_STANDING_RULES, standings.DRIVER_STANDING_KEY, standings.STANDING_CONTENT),
-    "constructor_standings": _Check(
-        standings.CONSTRUCTOR_STANDING_RULES, standings.CONSTRUCTOR_STANDING_KEY, standings.STANDING_CONTENT
-    ),
-    "laps": _Check(lap_chart.CHART_RULES, lap_chart.CHART_KEY, lap_chart.LAP_CONTENT),
-    "pit_stops": _Check(lap_chart.STOP_RULES, lap_chart.CHART_KEY, lap_chart.STOP_CONTENT),
-}
-
-
 def raw_season(
     documents: SeasonDocuments, races: Mapping[int, RaceDocuments], paths: Sequence[Path], sieve: Sieve, *, is_whole: bool
 ) -> RawSeason:
@@ -90,11 +68,13 @@ def raw_season(
 
     times = [fallbacks.read_f1db_times(path) for path in paths]
     calendar = entries.with_times(documents.calendar if is_whole else of_complete(documents.calendar), times)
-    results = _checked("entries", of_complete(documents.results), sieve)
-    held = entries.held_races(_checked("races", calendar, sieve), results, sieve)
+    results = sifted("entries", [of_complete(documents.results)], sieve)
+    held = entries.held_races(sifted("races", [calendar], sieve), results, sieve)
+    chart = of_races("laps")
+    stops = _with_chart(documents.season, of_races("pit_stops"), chart, sieve)
     laps, pit_stops = lap_chart.read_chart(
-        _checked("laps", of_races("laps"), sieve),
-        _checked("pit_stops", _with_chart(documents.season, of_races("pit_stops"), of_races("laps"), sieve), sieve),
+        sifted("laps", [chart], sieve, lap_chart.CHART_CHECK),
+        sifted("pit_stops", [stops], sieve, lap_chart.STOP_CHECK),
         results[["round", "driver_id", "code"]],
         sieve,
     )
@@ -103,15 +83,15 @@ def raw_season(
         season=documents.season,
         races=circuits.attach_courses(held, paths, sieve.report),
         results=results,
-        qualifying=_checked("qualifying", of_complete(documents.qualifying), sieve),
+        qualifying=sifted("qualifying", [of_complete(documents.qualifying)], sieve),
         laps=laps,
         pit_stops=pit_stops,
         circuits=documents.circuits.merge(circuits.circuit_facts()[["circuit_id", "altitude_m"]], how="left", on="circuit_id"),
         drivers=documents.drivers,
         constructors=documents.constructors,
-        sprint=_checked("sprint_results", of_complete(documents.sprint), sieve).merge(starts, how="left", on="round"),
-        driver_standings=_checked("driver_standings", of_races("driver_standings"), sieve),
-        constructor_standings=_checked("constructor_standings", of_races("constructor_standings"), sieve),
+        sprint=sifted("sprint_results", [of_complete(documents.sprint)], sieve).merge(starts, how="left", on="round"),
+        driver_standings=sifted("driver_standings", [of_races("driver_standings")], sieve),
+        constructor_standings=sifted("constructor_standings", [of_races("constructor_standings")], sieve),
         origins=dict.fromkeys(races, 0.0),
     )
 
@@ -122,9 +102,3 @@ def _with_chart(season: int, stops: pd.DataFrame, laps: pd.DataFrame, sieve: Sie
     for round_ in sorted(stops.loc[~placed, "round"].unique()):
         sieve.report.note(f"season {season}: pit stops of round {round_:.0f} are left out: the service has no laps of it (yet)")
     return stops[placed].reset_index(drop=True)
-
-
-def _checked(table: str, frame: pd.DataFrame, sieve: Sieve) -> pd.DataFrame:
-    check = _CHECKS[table]
-    fit = sieve.check(table, sieve.asked(table, frame), check.rules)
-    return sieve.union(table, [fit], check.key, check.content)
