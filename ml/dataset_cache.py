@@ -118,21 +118,33 @@ class DatasetCacheBuilder:
             raise DatasetCacheError(f"lap {lap}: got a lap time of 0 s or less, expected a positive time")
         return (course_length_km / seconds.to_numpy() * 3600).astype(np.float32)
 
-    def extract_tabular_features(self, features: pd.Series, feature_names: Sequence[str]) -> list[Feature]:
+    def extract_tabular_features(
+        self, features: pd.Series, feature_names: Sequence[str], *, whose: str = "one row"
+    ) -> list[Feature]:
         """One row of features as JSON values in the order of `feature_names`: NaN becomes null, text stays text.
 
+        Args:
+            features: one value a feature, by name.
+            feature_names: which, in which order.
+            whose: the car, for the message of an error.
         Raises:
             DatasetCacheError: a feature is absent or infinite.
         """
         absent = [name for name in feature_names if name not in features.index]
         if absent:
-            raise DatasetCacheError(f"features {', '.join(absent[:8])}: absent from the row")
+            raise DatasetCacheError(
+                f"{whose}, features {', '.join(absent[:8])}: absent, expected all {len(feature_names)}; "
+                "run `pitwall features` again"
+            )
         values = [_json_value(features[name]) for name in feature_names]
         infinite = [
             name for name, value in zip(feature_names, values, strict=True) if isinstance(value, float) and math.isinf(value)
         ]
         if infinite:
-            raise DatasetCacheError(f"features {', '.join(infinite[:8])}: got infinity, expected finite or missing")
+            raise DatasetCacheError(
+                f"{whose}, features {', '.join(infinite[:8])}: got infinity, expected finite or missing; "
+                "run `pitwall features` again"
+            )
         return values
 
     def build_cache(
@@ -155,7 +167,9 @@ class DatasetCacheBuilder:
                     "race_id": str(race_id),
                     "driver_id": str(driver_id),
                     "image_path": image_paths.get((race_id, driver_id)) if rows.has_picture[i] else None,
-                    "tabular_features": self.extract_tabular_features(rows.features.iloc[i], names),
+                    "tabular_features": self.extract_tabular_features(
+                        rows.features.iloc[i], names, whose=f"{race_id}/{driver_id}"
+                    ),
                     "label": int(rows.position[i]),
                     "finished": bool(rows.finished[i]),
                 }

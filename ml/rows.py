@@ -57,8 +57,13 @@ class Rows:
         wrong = {name: length for name, length in lengths.items() if length != n}
         if wrong:
             raise ValueError(f"Rows: every part needs {n} rows as keys has, got {wrong}")
-        if self.keys.duplicated(["race_id", "driver_id"]).any():
-            raise ValueError("Rows: a race and driver appears twice")
+        twice = self.keys[self.keys.duplicated(["race_id", "driver_id"])]
+        if len(twice):
+            first = twice.iloc[0]
+            raise ValueError(
+                f"Rows: {first['race_id']}/{first['driver_id']} appears twice, expected each car of a race once "
+                f"({len(twice)} rows too many)"
+            )
 
     def __len__(self) -> int:
         return len(self.keys)

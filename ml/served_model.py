@@ -198,7 +198,7 @@ class ServedModel:
             ModelContractError: a tabular model has none.
         """
         if self.identity is None:
-            raise ModelContractError(f"{self.name}: a tabular model has no encoder")
+            raise ModelContractError(f"{self.name}: a tabular model has no encoder; ask a model whose `uses_pictures` is true")
         if self._encoder is None:
             self._encoder = VisionEncoder.from_file(self._encoder_file, self.identity)
         return self._encoder

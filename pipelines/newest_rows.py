@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from feast import FeatureView
 from numpy.typing import NDArray
 
-from feature_repo.errors import DuplicateRowsError
+from feature_repo.errors import DamagedFileError, DuplicateRowsError
 from feature_repo.stores.packed import KeyLayout
 from feature_repo.visibility import CREATED, EVENT
 
@@ -95,6 +95,7 @@ def find_newest(table: FeatureTable, view: FeatureView, low: int, high: int) -> 
 
     Raises:
         DuplicateRowsError: two rows of the table, inside the window or not, share key, event and created time.
+        DamagedFileError: the table changed while it was read.
     """
     scan = _Scan(table, view)
     held = _Held()
@@ -237,7 +238,10 @@ def _row_of(scan: _Scan, slot: int, event: int, created: int) -> NDArray[np.int6
         where = np.flatnonzero((batch.slot == slot) & (batch.event == event) & (batch.created == created))
         if len(where):
             return batch.row[where[:1]]
-    raise LookupError(f"{scan.table.path}: changed while it was read")
+    raise DamagedFileError(
+        f"{scan.table.path}: changed while it was read, expected it to stay as it was; wait for `pitwall features` to end, "
+        "then run `pitwall materialize` again"
+    )
 
 
 def _of_pass(hashes: NDArray[np.uint64], number: int, passes: int) -> NDArray[np.uint64]:

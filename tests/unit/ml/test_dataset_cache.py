@@ -119,14 +119,25 @@ def test_truncated_and_absent_files(rows: Rows, builder: DatasetCacheBuilder) ->
 
 def test_infinite_features_are_refused_and_nothing_is_written(rows: Rows, builder: DatasetCacheBuilder) -> None:
     rows.features.loc[2, "grid_position"] = np.inf
-    with pytest.raises(DatasetCacheError, match="grid_position"):
+    race_id, driver_id = rows.keys.loc[2, ["race_id", "driver_id"]]
+    with pytest.raises(
+        DatasetCacheError, match=f"{race_id}/{driver_id}, features grid_position: got infinity, .*pitwall features"
+    ):
         builder.build_cache(rows, image_paths={}, newest_created=NEWEST)
     assert not builder.cache_file.exists()
 
 
 def test_absent_feature_is_named(rows: Rows, builder: DatasetCacheBuilder) -> None:
-    with pytest.raises(DatasetCacheError, match="nonsense"):
+    with pytest.raises(
+        DatasetCacheError, match="one row, features nonsense: absent, expected all 2; run `pitwall features` again"
+    ):
         builder.extract_tabular_features(rows.features.iloc[0], ["grid_position", "nonsense"])
+
+
+def test_a_car_that_is_there_twice_is_named(rows: Rows) -> None:
+    race_id, driver_id = rows.keys.loc[1, ["race_id", "driver_id"]]
+    with pytest.raises(ValueError, match=f"Rows: {race_id}/{driver_id} appears twice, expected each car of a race once"):
+        rows.take(np.array([0, 1, 1]))
 
 
 def laps() -> pd.DataFrame:

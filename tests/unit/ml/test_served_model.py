@@ -136,7 +136,9 @@ def test_the_folder_answers_as_the_model_does(tabular: tuple[Path, Any, tuple[Fe
     answer = served.predict(tabular_array(race.features, specs))
     np.testing.assert_allclose(answer, model.predict_proba(race), atol=1e-6)
     np.testing.assert_allclose(answer.sum(axis=1), 1)
-    with pytest.raises(ModelContractError, match="a tabular model has no encoder"):
+    with pytest.raises(
+        ModelContractError, match="small: a tabular model has no encoder; ask a model whose `uses_pictures` is true"
+    ):
         served.encoder()
 
 

@@ -12,7 +12,7 @@ from feast.types import Float32, String
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_repo.errors import DuplicateRowsError
+from feature_repo.errors import DamagedFileError, DuplicateRowsError
 from feature_repo.stores.packed import entity_keys
 from pipelines import newest_rows
 from pipelines.newest_rows import FeatureTable, find_newest
@@ -118,6 +118,20 @@ def test_duplicates_are_found_wherever_they_are(hashes: int, tmp_path: Path, mon
     first = "the first race_id=2024_01, driver_id=norris, event_timestamp=1970-01-01 00:00:00.000001"
     with pytest.raises(DuplicateRowsError, match=rf"tyre\.parquet: 2 rows share key and times with another, {first}"):
         find_newest(FeatureTable(path), view, 4, 5)  # outside the window, too
+
+
+def test_a_table_that_changes_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tyre.parquet"
+    write(path, [("2024_01", "norris", 1, 1), ("2024_01", "norris", 1, 1)])
+    view = a_view(path, ("race_id", "driver_id"))
+    batches, passes = newest_rows._Scan.batches, iter(range(10))
+
+    def gone_later(scan: Any) -> Any:
+        return batches(scan) if next(passes) < 2 else iter(())
+
+    monkeypatch.setattr(newest_rows._Scan, "batches", gone_later)
+    with pytest.raises(DamagedFileError, match=r"tyre\.parquet: changed while it was read.*pitwall materialize"):
+        find_newest(FeatureTable(path), view, 0, 5)
 
 
 def test_rows_that_only_share_a_hash_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
