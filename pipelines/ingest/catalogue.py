@@ -199,12 +199,7 @@ def limits(name: str) -> Limits:
 
 def limits_text(info: SourceInfo) -> str:
     """`4 requests/s, 500/h`, or `none`."""
-    if info.limits is None:
-        return "none"
-    parts = [f"{info.limits.per_second:g} requests/s"]
-    parts += [f"{info.limits.per_minute}/min"] if info.limits.per_minute is not None else []
-    parts += [f"{info.limits.per_hour}/h"] if info.limits.per_hour is not None else []
-    return ", ".join(parts)
+    return "none" if info.limits is None else info.limits.text()
 
 
 def as_markdown() -> str:

@@ -248,7 +248,8 @@ def test_a_lasting_fault_pauses_the_run(read: Read, server: ReplayServer, slept:
     with pytest.raises(SourcePausedError, match=r"results of season 2018 round 5: got .* \(tried 3 times\)") as paused:
         read(2018, rounds=[5])
     assert "run the same command again, what was fetched is kept" in str(paused.value)
-    assert paused.value.retry_at is None
+    assert paused.value.retry_at is not None  # nobody said when, so in an hour
+    assert abs(paused.value.retry_at - pd.Timestamp.now("UTC") - pd.Timedelta(hours=1)) < pd.Timedelta(minutes=1)
     assert slept == [2.0, 4.0]
 
 
@@ -294,7 +295,7 @@ def test_the_limit_holds_over_processes(
     read: Read, server: ReplayServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fastf1.req._SessionWithRateLimiting, "_RATE_LIMITS", {re.compile("^http"): []})
-    asked = tmp_path / "home" / "cache" / "fastf1" / "limit_web" / "requests.json"
+    asked = tmp_path / "home" / "cache" / "limits" / "fastf1" / "requests.json"
     asked.parent.mkdir(parents=True)
     now = pd.Timestamp.now("UTC")
     asked.write_text(json.dumps([now.timestamp() - 1200 + number for number in range(500)]))
@@ -303,6 +304,22 @@ def test_the_limit_holds_over_processes(
     assert paused.value.retry_at is not None
     assert abs(paused.value.retry_at - now - pd.Timedelta(minutes=40)) < pd.Timedelta(seconds=30)
     assert server.requests == []
+
+
+def test_the_limit_of_jolpica_is_one_for_all_sources_that_ask_it(
+    read: Read, server: ReplayServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # FastF1 knows Jolpica by a pattern with its name in it; this one means our server
+    monkeypatch.setattr(fastf1.req._SessionWithRateLimiting, "_RATE_LIMITS", {re.compile("^http(?!jolpi)"): []})
+    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    with pytest.raises(SourceMissingError):
+        read(2018, rounds=[5])
+    asked = tmp_path / "home" / "cache" / "limits" / "jolpica" / "requests.json"
+    assert len(json.loads(asked.read_text())) == len(server.requests) == 3
+    asked.write_text(json.dumps([pd.Timestamp.now("UTC").timestamp() - 1200 + number for number in range(500)]))
+    with pytest.raises(SourcePausedError, match=r"jolpica: got its limit of requests used up \(4 requests/s, 500/h\)"):
+        read(2018, rounds=[5], refresh=True)
+    assert len(server.requests) == 3
 
 
 def test_a_race_without_timing_is_left_out_and_looked_for_again(read: Read, server: ReplayServer) -> None:
@@ -369,3 +386,17 @@ def test_refresh_asks_again(read: Read, server: ReplayServer) -> None:
         with pytest.raises(SourceMissingError):
             read(2018, rounds=[5], refresh=refresh)
         assert len(server.requests) == requests
+
+
+def test_a_refresh_that_was_stopped_goes_on_where_it_was(read: Read, server: ReplayServer) -> None:
+    results = f"{ERGAST}/2018/5/results.json"
+    server.on(results, no_results(2018, 5))
+    with pytest.raises(SourceMissingError):
+        read(2018, rounds=[5])
+    server.on(results, once(too_many(1800)))
+    with pytest.raises(SourcePausedError):
+        read(2018, rounds=[5], refresh=True)
+    assert len(server.requests) == 3 + 3
+    with pytest.raises(SourceMissingError):
+        read(2018, rounds=[5], refresh=True)
+    assert [request.path for request in server.requests[6:]] == [results]

@@ -72,7 +72,7 @@ def a_source(server: ReplayServer, home: Path, clock: Clock | None = None, **opt
     client = PoliteClient(
         "jolpica",
         settings.jolpica_url,
-        settings.cache_dir / "jolpica",
+        settings.cache_dir,
         limits,
         refresh=options.pop("refresh", False),
         sleep=clock.sleep,
@@ -468,7 +468,7 @@ def test_a_second_run_asks_for_nothing_and_refresh_for_everything(
     [again], _ = read(a_source(server, tmp_path), 2030)
     assert Counter(server.paths()) == asked
     same_as_clean(again, clean)
-    read(a_source(server, tmp_path, refresh=True), 2030)
+    read(a_source(server, tmp_path, Clock(AFTER + 1), refresh=True), 2030)
     assert Counter(server.paths()) == Counter(dict.fromkeys(asked, 2))
 
 
@@ -516,7 +516,7 @@ from pipelines.ingest.run import ingest
 
 home, url = Path(sys.argv[1]), sys.argv[2]
 settings = Settings(home=home, jolpica_url=url)
-client = PoliteClient("jolpica", url, settings.cache_dir / "jolpica", Limits(per_second=100_000))
+client = PoliteClient("jolpica", url, settings.cache_dir, Limits(per_second=100_000))
 ingest(settings, JolpicaSource(settings, client=client, clock=lambda: float(sys.argv[3])), [2030])
 """
 

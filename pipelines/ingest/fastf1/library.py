@@ -5,8 +5,10 @@ here: what it swallowed is collected, and a service that says "too many requests
 """
 
 import logging
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,20 +22,23 @@ import fastf1.ergast.legacy
 import fastf1.events
 import fastf1.req
 import pandas as pd
+import requests
 from fastf1.exceptions import RateLimitExceededError
 from fastf1.internals.f1account import LIVETIMING_URL, token_manager
 from requests.adapters import HTTPAdapter
 
 from feature_repo.settings import Settings
 from pipelines.errors import SourcePausedError
-from pipelines.ingest.web.limits import Limits, Pace
+from pipelines.ingest.catalogue import limits
+from pipelines.ingest.web.answers import ask_again_at, retry_after_s
+from pipelines.ingest.web.limits import Limits, Pace, limits_folder
+from pipelines.ingest.web.refresh import Refresh
 
 logger = logging.getLogger(__name__)
 
 KEPT = "run the same command again, what was fetched is kept"
 ACCOUNT = ("F1_USERNAME", "F1_PASSWORD")  # of the Formula 1 account that the archive may want, as FastF1 reads them
 TIMEOUT_S = 30.0
-FULL_WINDOW_S = 3600.0  # where nobody says when to ask again: the hour that the limits count
 _HOURLY = {"jolpi": 200, "": 500}  # FastF1's own hard limits, here kept over processes and restarts
 
 
@@ -84,7 +89,9 @@ class Watch:
         if response.status_code >= 400:
             self.refused[path] = response.status_code
         if response.status_code == 429:
-            self.limit = LimitReachedError(f"{response.url}: got HTTP 429", _retry_at(response.headers.get("Retry-After")))
+            now_s = time.time()
+            retry_at = ask_again_at(now_s, retry_after_s(response.headers.get("Retry-After"), now_s))
+            self.limit = LimitReachedError(f"{response.url}: got HTTP 429", retry_at)
             raise self.limit
 
 
@@ -118,15 +125,15 @@ class _OverProcesses:
         try:
             self.pace.wait_turn()
         except SourcePausedError as error:
-            raise LimitReachedError(str(error), error.retry_at or _retry_at(None)) from error
+            raise LimitReachedError(str(error), error.retry_at or ask_again_at(time.time())) from error
 
 
 class _Requests:
     """Requests of FastF1's session, sent as it does not: never waiting for ever, none after a limit was reached."""
 
-    def __init__(self, plain: Callable[..., Any], watch: Watch, *, refresh: bool) -> None:
-        self.plain, self.watch, self.refresh = plain, watch, refresh
-        self.refreshed: set[str] = set()
+    def __init__(self, http: Any, watch: Watch, refresh: Refresh | None) -> None:
+        self.plain: Callable[..., Any] = http.request
+        self.http, self.watch, self.refresh = http, watch, refresh
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """As `requests.Session.request`.
@@ -136,10 +143,14 @@ class _Requests:
         """
         if self.watch.limit is not None:
             raise self.watch.limit
-        again = f"{url} {options.get('params')}"
-        is_new = self.refresh and again not in self.refreshed  # what is asked for twice in a run is fresh the second time
-        self.refreshed.add(again)
-        return self.plain(method, url, **{"timeout": TIMEOUT_S, "force_refresh": is_new, **options})
+        is_old = self.refresh is not None and self._kept_since_s(method, url, options) < self.refresh.since_s
+        return self.plain(method, url, **{"timeout": TIMEOUT_S, "force_refresh": is_old, **options})
+
+    def _kept_since_s(self, method: str, url: str, options: dict[str, Any]) -> float:
+        """When the answer in the cache was fetched, epoch seconds; that of none is never too old."""
+        asked = requests.Request(method, url, params=options.get("params"), headers=options.get("headers"))
+        kept = self.http.cache.get_response(self.http.cache.create_key(self.http.prepare_request(asked)))
+        return math.inf if kept is None else kept.created_at.timestamp()
 
 
 @contextmanager
@@ -196,12 +207,15 @@ def fastf1_library(settings: Settings, *, refresh: bool = False) -> Iterator[Wat
             http.hooks["response"].append(watch.hear)
             if not _is_signed_in():  # FastF1 would ask at the terminal, before each request
                 http.mount(LIVETIMING_URL, HTTPAdapter())
-            http.request = _Requests(http.request, watch, refresh=refresh).request
+            started = Refresh(folder, time.time) if refresh else None
+            http.request = _Requests(http, watch, started).request
             session._RATE_LIMITS = {
-                pattern: [_OverProcesses(_pace(pattern.pattern, folder)), *limiters]
+                pattern: [*map(_OverProcesses, _paces(pattern.pattern, settings.cache_dir)), *limiters]
                 for pattern, limiters in session._RATE_LIMITS.items()
             }
             yield watch
+            if started is not None:
+                started.finish()
         finally:
             opened = cache._requests_session_cached
             for owner, name, value in before:
@@ -225,7 +239,7 @@ def when_again(error: RateLimitExceededError) -> pd.Timestamp:
             if getattr(limiter, "_info", None) == str(error) and len(limiter._timestamps) > 1:
                 # the next call pushes out the oldest of the instants that it counts
                 return pd.Timestamp(limiter._timestamps[1] + limiter._interval, unit="s", tz="UTC").ceil("s")
-    return _retry_at(None)
+    return ask_again_at(time.time())
 
 
 def forget_answers(urls: Sequence[str]) -> None:
@@ -242,16 +256,9 @@ def forget_session(api_path: str) -> None:
             cache.delete_response(base + api_path + page)
 
 
-def _pace(pattern: str, folder: Path) -> Pace:
+def _paces(pattern: str, cache_dir: Path) -> list[Pace]:
+    """What FastF1 asks the addresses of a pattern; and what all sources together ask the service behind them."""
     name = next(name for name in _HOURLY if name in pattern)
-    service = {"jolpi": "jolpica", "": "web"}[name]
-    return Pace(f"fastf1 ({service})", folder / f"limit_{service}", Limits(per_second=4, per_hour=_HOURLY[name]))
-
-
-def _retry_at(header: str | None) -> pd.Timestamp:
-    """The instant a Retry-After header gives (seconds or a date), or an hour from now."""
-    now = pd.Timestamp.now("UTC")
-    if header is not None and header.strip().isdecimal():
-        return (now + pd.Timedelta(min(int(header), 7 * 86_400), unit="s")).ceil("s")
-    at = pd.to_datetime(header, utc=True, errors="coerce") if header else pd.NaT
-    return (at if pd.notna(at) and at > now else now + pd.Timedelta(FULL_WINDOW_S, unit="s")).ceil("s")
+    own = "fastf1_jolpica" if name else "fastf1"
+    paces = [Pace(own, limits_folder(cache_dir, own), Limits(per_second=4, per_hour=_HOURLY[name]))]
+    return [*paces, Pace("jolpica", limits_folder(cache_dir, "jolpica"), limits("jolpica"))] if name else paces

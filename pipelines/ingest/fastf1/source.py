@@ -40,6 +40,7 @@ from pipelines.ingest.fastf1.session import (
 from pipelines.ingest.fastf1.tables import LIVE_TABLES, RawFrames
 from pipelines.ingest.jolpica import tables as jolpica_tables
 from pipelines.ingest.jolpica.pages import Page
+from pipelines.ingest.web.answers import ask_again_at, from_then_on
 
 logger = logging.getLogger(__name__)
 
@@ -231,8 +232,8 @@ class FastF1Source:
             except RateLimitExceededError as error:
                 retry_at = when_again(error)
                 raise SourcePausedError(
-                    f"fastf1: {what}: got a limit of requests reached ({error}), expected an answer; from "
-                    f"{retry_at:%Y-%m-%d %H:%M:%S} UTC on {KEPT}",
+                    f"fastf1: {what}: got a limit of requests reached ({error}), expected an answer; {from_then_on(retry_at)} "
+                    f"{KEPT}",
                     retry_at,
                 ) from error
             except (IncompleteError, ErgastError, requests.RequestException, LookupError, TypeError, ValueError) as error:
@@ -242,8 +243,11 @@ class FastF1Source:
                 if not isinstance(error, IncompleteError):
                     happened = f"{type(error).__name__}: {happened}"
                 if attempt == TRIES:
+                    retry_at = ask_again_at(time.time())
                     raise SourcePausedError(
-                        f"fastf1: {what}: got {happened} (tried {TRIES} times), expected an answer; {KEPT}"
+                        f"fastf1: {what}: got {happened} (tried {TRIES} times), expected an answer; {from_then_on(retry_at)} "
+                        f"{KEPT}",
+                        retry_at,
                     ) from error
                 wait_s = _FIRST_BACK_OFF_S * 2 ** (attempt - 1)
                 logger.warning(

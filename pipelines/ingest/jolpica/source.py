@@ -28,6 +28,7 @@ from pipelines.ingest.catalogue import limits
 from pipelines.ingest.jolpica import tables
 from pipelines.ingest.jolpica.pages import Page, PagesDifferError, read_pages
 from pipelines.ingest.jolpica.season import RaceDocuments, SeasonDocuments, raw_season
+from pipelines.ingest.web.ages import race_age_s, season_age_s
 from pipelines.ingest.web.client import PoliteClient
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 PAGE_ROWS = 100  # the most the service gives; a larger limit is answered with 100
 FEW_ROUNDS = 4  # up to here a request a round and document is less than the whole season's pages
 FIRST_LAPS, FIRST_PIT_STOPS = 1996, 2011  # before, the service has none
-SETTLED_AFTER = pd.Timedelta(days=14)  # stewards' reviews and corrections of typing errors
-CHECK_AGAIN_S, CHECK_OFTEN_S = 12 * 3600.0, 3600.0
 _CONFIRM_S = -1.0  # no answer is as young as that
 
 
@@ -67,9 +66,7 @@ class JolpicaSource:
             clock: epoch seconds, for the age of what is kept.
         """
         self._base_url = settings.jolpica_url.rstrip("/")
-        self._client = client or PoliteClient(
-            self.name, self._base_url, settings.cache_dir / self.name, limits(self.name), refresh=refresh
-        )
+        self._client = client or PoliteClient(self.name, self._base_url, settings.cache_dir, limits(self.name), refresh=refresh)
         self._is_own_client = client is None
         self._rounds = None if rounds is None else sorted(set(rounds))
         self._paths = list(paths)
@@ -86,6 +83,7 @@ class JolpicaSource:
         try:
             for season in asked:
                 yield from self._read_season(season, asked, sieve)
+            self._client.finish_refresh()
         finally:
             if self._is_own_client:
                 self._client.close()
@@ -123,7 +121,7 @@ class JolpicaSource:
         Raises:
             SourceMissingError: the service has no such season, or not the rounds.
         """
-        age = self._season_age_s(season, None)
+        age = season_age_s(season, None, self._clock())
         pages = self._pages("schedule", f"{season}.json", age)
         calendar = tables.schedule(pages)
         if calendar.empty:
@@ -132,7 +130,7 @@ class JolpicaSource:
             )
         if self._rounds is not None:
             calendar = self._asked_rounds(season, calendar, asked, report)
-        age = self._season_age_s(season, calendar["race_start"])
+        age = season_age_s(season, calendar["race_start"], self._clock())
         rounds = [int(round_) for round_ in sorted(calendar["round"])]
         few = self._rounds is not None and len(rounds) <= FEW_ROUNDS
         scopes = [f"{season}/{round_}" for round_ in rounds] if few else [f"{season}"]
@@ -174,7 +172,7 @@ class JolpicaSource:
         started = time.perf_counter()
         requests = self._client.requests
         start = documents.calendar.loc[documents.calendar["round"] == round_, "race_start"].iloc[0]
-        age = self._race_age_s(season, start)
+        age = race_age_s(season, start, self._clock())
 
         def pages(document: str, *, exists: bool = True) -> list[Page]:
             return self._pages(document, f"{season}/{round_}/{document}.json", age) if exists else []
@@ -210,26 +208,6 @@ class JolpicaSource:
         url = f"{self._base_url}/{name}"
         fetched = self._client.get_json(path, params, max_age_s=max_age_s, validate=lambda body: check(Page(url, name, body)))
         return Page(url, name, fetched.data, self._client.kept_file(path, params))
-
-    def _season_age_s(self, season: int, starts: "pd.Series[pd.Timestamp] | None") -> float:
-        """How old a kept document of the season may be, seconds."""
-        since_end = self._seconds_since(pd.Timestamp(year=season + 1, month=2, day=1, tz="UTC"))
-        if since_end > 0:
-            return since_end
-        recent = starts is not None and any(
-            0 <= self._seconds_since(at) <= SETTLED_AFTER.total_seconds() for at in starts.dropna()
-        )
-        return CHECK_OFTEN_S if recent else CHECK_AGAIN_S
-
-    def _race_age_s(self, season: int, start: pd.Timestamp) -> float:
-        """How old a kept document of a race may be, seconds."""
-        if pd.isna(start):
-            return self._season_age_s(season, None)
-        settled = self._seconds_since(start + SETTLED_AFTER)
-        return settled if settled > 0 else CHECK_OFTEN_S
-
-    def _seconds_since(self, instant: pd.Timestamp) -> float:
-        return self._clock() - instant.timestamp()
 
 
 def _listed(rounds: Sequence[int]) -> str:

@@ -60,9 +60,7 @@ class OpenF1Source:
             refresh: ask again for what was kept.
             paths: folders whose `f1db/races.csv` knows courses that the built-in table does not.
         """
-        self.client = PoliteClient(
-            self.name, settings.openf1_url, settings.cache_dir / self.name, limits(self.name), refresh=refresh
-        )
+        self.client = PoliteClient(self.name, settings.openf1_url, settings.cache_dir, limits(self.name), refresh=refresh)
         self.rounds = None if rounds is None else frozenset(rounds)
         self.paths = list(paths)
 
@@ -104,9 +102,11 @@ class OpenF1Source:
         def understand(data: Any) -> None:
             frames.append(typed(endpoint, data, url))
 
-        fetched = self.client.get_json(endpoint, params, accept_404=True, validate=understand)
+        fetched = self.client.get_json(endpoint, params, absent_for_s=_UNSETTLED_MAX_AGE_S, validate=understand)
         if settled is not None and fetched.fetched_at < settled:
-            fetched = self.client.get_json(endpoint, params, max_age_s=_UNSETTLED_MAX_AGE_S, accept_404=True, validate=understand)
+            fetched = self.client.get_json(
+                endpoint, params, max_age_s=_UNSETTLED_MAX_AGE_S, absent_for_s=_UNSETTLED_MAX_AGE_S, validate=understand
+            )
         return frames[-1] if fetched.data is not None else typed(endpoint, None, url), fetched.fetched_at
 
     def _result(self, weekend: RaceWeekend) -> pd.DataFrame:

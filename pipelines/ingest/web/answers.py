@@ -10,6 +10,7 @@ import pandas as pd
 from pipelines.errors import SourceFormatError, SourcePausedError
 
 LONGEST_RETRY_AFTER_S = 7 * 86_400.0  # whatever a service says, it may be asked again after a week
+ASK_AGAIN_S = 3600.0  # where nobody says when to ask again: the hour that limits count
 
 
 class TroubleError(Exception):
@@ -66,17 +67,19 @@ def parse_json(content_type: str | None, body: bytes, url: str, validate: Callab
     return data
 
 
-def refusal(service: str, url: str, status: int, body: bytes) -> SourceFormatError | SourcePausedError:
-    """The error of a status that says no, whoever asks again at once.
+def refusal(service: str, url: str, status: int, body: bytes, now_s: float) -> SourceFormatError | SourcePausedError:
+    """The error of a status that says no, whoever asks again at once (`now_s`: epoch seconds).
 
     401 is no mistake of the request: nobody signs in here, and OpenF1 answers so, about old races too, while a session is under
     way. Nobody says how long that is.
     """
     got = f"HTTP {status} {beginning(body)}"
     if status == 401:
+        retry_at = ask_again_at(now_s)
         return SourcePausedError(
             f"{service}: {url}: got {got}, expected HTTP 200, as it answers without an account while no session is under way; "
-            "run the same command again after the session, what was fetched is kept"
+            f"run the same command again after the session, say {from_then_on(retry_at)}, what was fetched is kept",
+            retry_at,
         )
     next_step = "check the season, the rounds and the service's URL; what was fetched is kept"
     return SourceFormatError(url, got=got, expected="HTTP 200", next_step=next_step)
@@ -106,6 +109,16 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
         return min(float(text), LONGEST_RETRY_AFTER_S)
     until = instant(text)
     return None if until is None else min(max(until.timestamp() - now_s, 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def ask_again_at(now_s: float, wait_s: float | None = None) -> pd.Timestamp:
+    """The UTC instant, a whole second, `wait_s` seconds after `now_s` (epoch); None: nobody said, so in an hour."""
+    return pd.Timestamp(now_s + (ASK_AGAIN_S if wait_s is None else wait_s), unit="s", tz="UTC").ceil("s")
+
+
+def from_then_on(instant: pd.Timestamp) -> str:
+    """`from 2030-03-17 17:47:41 UTC on`."""
+    return f"from {instant:%Y-%m-%d %H:%M:%S} UTC on"
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Responses kept on disk: one file per path and parameters, whole or absent, never one for another."""
+"""Responses kept on disk: one file per address and parameters, whole or absent, never one for another."""
 
 import json
 import logging
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_repo.files import sha256_bytes, sha256_json, write_bytes
+from feature_repo.files import remove_leftovers, sha256_bytes, sha256_json, write_bytes
 
 logger = logging.getLogger(__name__)
 
+LEFTOVER_AGE_S = 3600.0  # nobody writes one answer for so long
 KEPT_HEADERS = ("content-type", "etag", "last-modified")
 
 
@@ -36,23 +37,24 @@ class Stored:
 
 
 class ResponseCache:
-    """Files `<sha256 of path and sorted parameters>.response`: the SHA-256 of what follows, a line of JSON, the body.
+    """Files `<sha256 of address and sorted parameters>.response`: the SHA-256 of what follows, a line of JSON, the body.
 
-    The host is left out of the name, so that a mirror finds what its original gave; one folder serves one service.
+    The address begins with the service's base URL: what a wrong one answered is never taken for the right one's word.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Keep responses in `folder`, which is made when it is missing."""
+        """Keep responses in `folder`, which is made when it is missing; what killed runs left half written is removed."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, older_than_s=LEFTOVER_AGE_S)
 
-    def file(self, path: str, params: Mapping[str, str | int]) -> Path:
-        """Where the response to `path` with `params` is kept."""
-        return self.folder / f"{sha256_json(_key(path, params))}.response"
+    def file(self, address: str, params: Mapping[str, str | int]) -> Path:
+        """Where the response to `address` with `params` is kept."""
+        return self.folder / f"{sha256_json(_key(address, params))}.response"
 
-    def read(self, path: str, params: Mapping[str, str | int]) -> Stored | None:
+    def read(self, address: str, params: Mapping[str, str | int]) -> Stored | None:
         """The kept response, or None where there is none or its file is damaged (then it is as if it never was)."""
-        file = self.file(path, params)
+        file = self.file(address, params)
         try:
             checksum, _, rest = file.read_bytes().partition(b"\n")
         except FileNotFoundError:
@@ -62,22 +64,22 @@ class ResponseCache:
             return None
         line, _, body = rest.partition(b"\n")
         head = json.loads(line)
-        if head["key"] != _key(path, params):
+        if head["key"] != _key(address, params):
             logger.warning("cached_response_of_another_url file=%s next=download_again", file)
             return None
         return Stored(head["status"], head["headers"], body, head["fetched_at_s"])
 
-    def write(self, path: str, params: Mapping[str, str | int], stored: Stored) -> None:
+    def write(self, address: str, params: Mapping[str, str | int], stored: Stored) -> None:
         """Keep `stored`, replacing what was there."""
         head = {
-            "key": _key(path, params),
+            "key": _key(address, params),
             "status": stored.status,
             "headers": {name: stored.headers[name] for name in KEPT_HEADERS if name in stored.headers},
             "fetched_at_s": stored.fetched_at_s,
         }
         rest = json.dumps(head).encode() + b"\n" + stored.body
-        write_bytes(self.file(path, params), sha256_bytes(rest).encode() + b"\n" + rest)
+        write_bytes(self.file(address, params), sha256_bytes(rest).encode() + b"\n" + rest)
 
 
-def _key(path: str, params: Mapping[str, str | int]) -> list[object]:
-    return [path, [[name, str(value)] for name, value in sorted(params.items())]]
+def _key(address: str, params: Mapping[str, str | int]) -> list[object]:
+    return [address, [[name, str(value)] for name, value in sorted(params.items())]]

@@ -6,6 +6,7 @@ documents, and asking again did not help.
 """
 
 import logging
+import math
 import random
 import ssl
 import time
@@ -26,6 +27,8 @@ from pipelines.errors import SourceFormatError, SourcePausedError
 from pipelines.ingest.web.answers import (
     MalformedError,
     TroubleError,
+    ask_again_at,
+    from_then_on,
     instant,
     malformed,
     parse_json,
@@ -33,7 +36,8 @@ from pipelines.ingest.web.answers import (
     retry_after_s,
 )
 from pipelines.ingest.web.cache import ResponseCache, Stored
-from pipelines.ingest.web.limits import PATIENCE_S, Limits, Pace
+from pipelines.ingest.web.limits import PATIENCE_S, Limits, Pace, limits_folder
+from pipelines.ingest.web.refresh import Refresh
 
 __all__ = ["Fetched", "Limits", "PoliteClient"]
 
@@ -66,7 +70,7 @@ class Fetched:
 
 
 class PoliteClient:
-    """Asks one service for JSON. For one thread at a time; any number of processes may share `cache_dir`.
+    """Asks one service for JSON. For one thread at a time; any number of sources and processes may share `cache_dir`.
 
     Attributes:
         requests: requests sent, each try and each redirect counted.
@@ -89,11 +93,12 @@ class PoliteClient:
         """Take the service and how to treat it; nothing is asked yet, and what killed runs left half written is removed.
 
         Args:
-            name: the service in messages, such as `jolpica`.
+            name: the service in messages and folders, such as `jolpica`.
             base_url: http(s) URL that paths are appended to.
-            cache_dir: folder of this service's responses and request times.
+            cache_dir: the home's cache: responses are kept in `<name>/`, request times in `limits/<name>/`.
             limits: how often it may be asked.
-            refresh: confirm or download again what was kept by an earlier client; each URL once.
+            refresh: confirm or download again what was kept before, each URL once: a refresh that was stopped goes on where
+                it was, until `finish_refresh` is called.
             timeout_s: seconds for connecting, for each piece of an answer, and for an answer from first to last byte.
             max_retries: further tries after the first one.
             sleep: called with seconds (real waiting is left out in tests).
@@ -108,12 +113,11 @@ class PoliteClient:
         self.requests = 0
         self.hits = 0
         self._base_url = base_url.rstrip("/")
-        self._cache = ResponseCache(cache_dir)
-        self._pace = Pace(name, cache_dir, limits, sleep=sleep, clock=clock)
-        self._pace.remove_leftovers()
-        self._refresh, self._timeout_s, self._max_retries = refresh, timeout_s, max_retries
+        self._cache = ResponseCache(cache_dir / name)
+        self._pace = Pace(name, limits_folder(cache_dir, name), limits, sleep=sleep, clock=clock)
+        self._refresh = Refresh(self._cache.folder, clock) if refresh else None
+        self._timeout_s, self._max_retries = timeout_s, max_retries
         self._sleep, self._clock = sleep, clock
-        self._asked: set[Path] = set()
         self._deadline = 0.0
         self._http = httpx.Client(
             headers={"User-Agent": f"pitwall/{version('pitwall')}", "Accept": "application/json"},
@@ -135,6 +139,11 @@ class PoliteClient:
         """Close the connections."""
         self._http.close()
 
+    def finish_refresh(self) -> None:
+        """All that the caller wanted was asked for again; without `refresh` nothing happens."""
+        if self._refresh is not None:
+            self._refresh.finish()
+
     def url(self, path: str, params: Mapping[str, str | int] = _NO_PARAMS) -> str:
         """What is asked for `path` below the base URL, parameters in the order of their names."""
         query = urlencode(sorted((name, str(value)) for name, value in params.items()))
@@ -142,7 +151,7 @@ class PoliteClient:
 
     def kept_file(self, path: str, params: Mapping[str, str | int] = _NO_PARAMS) -> Path:
         """Where the answer to `get_json` of the same path and parameters is kept."""
-        return self._cache.file(path.lstrip("/"), params)
+        return self._cache.file(self.url(path), params)
 
     def get_json(
         self,
@@ -150,7 +159,7 @@ class PoliteClient:
         params: Mapping[str, str | int] = _NO_PARAMS,
         *,
         max_age_s: float | None = None,
-        accept_404: bool = False,
+        absent_for_s: float | None = None,
         validate: Callable[[Any], object] | None = None,
     ) -> Fetched:
         """The JSON at `path` below the base URL, from disk where it was kept.
@@ -159,7 +168,8 @@ class PoliteClient:
             path: relative path, without query.
             params: query parameters; their order does not matter.
             max_age_s: a kept answer older than this is confirmed by the service or downloaded again; None: good for ever.
-            accept_404: 404 with a JSON body means "there is none": `data` is None, and that is kept like any answer.
+            absent_for_s: 404 with a JSON body means "there is none": `data` is None, and that is believed for so many seconds,
+                because a 404 may also be a fault or come from a wrong address; 0: not kept at all. None: 404 is an error.
             validate: raises ValueError, LookupError, TypeError or AttributeError where the parsed JSON is not what was asked
                 for; such a body is asked for again and never kept.
 
@@ -168,22 +178,22 @@ class PoliteClient:
                 answers only to accounts now (401).
             SourceFormatError: another status 4xx, or a body that is no JSON, too large or refused by `validate`.
         """
-        path, url = path.lstrip("/"), self.url(path, params)
-        file = self._cache.file(path, params)
-        kept = self._usable(self._cache.read(path, params), url, accept_404, validate)
-        if kept is not None and self._is_fresh(kept[0], file, max_age_s):
+        address, url = self.url(path), self.url(path, params)
+        kept = self._usable(self._cache.read(address, params), url, absent_for_s, validate)
+        if kept is not None and self._is_fresh(kept[0], max_age_s):
             self.hits += 1
             return _fetched(*kept, url, from_cache=True)
-        answer, data = self._ask(url, kept[0] if kept else None, accept_404, validate)
-        self._cache.write(path, params, answer)
-        self._asked.add(file)
+        answer, data = self._ask(url, kept[0] if kept else None, absent_for_s is not None, validate)
+        had_rows = kept is not None and kept[0].status == 200  # a 404 in their place may pass
+        if answer.status == 200 or (absent_for_s and not had_rows):
+            self._cache.write(address, params, answer)
         return _fetched(answer, data, url, from_cache=kept is not None and answer.body is kept[0].body)
 
     def _usable(
-        self, kept: Stored | None, url: str, accept_404: bool, validate: Callable[[Any], object] | None
+        self, kept: Stored | None, url: str, absent_for_s: float | None, validate: Callable[[Any], object] | None
     ) -> tuple[Stored, Any] | None:
         """`kept` and its value, unless it is not what this caller takes for an answer."""
-        if kept is None or (kept.status == 404 and not accept_404):
+        if kept is None or (kept.status == 404 and not (absent_for_s and self._age_s(kept) <= absent_for_s)):
             return None
         try:
             return kept, _parse(kept, url, validate)
@@ -191,10 +201,15 @@ class PoliteClient:
             logger.warning("cached_response_refused url=%s reason=%s next=download_again", url, error)
             return None
 
-    def _is_fresh(self, kept: Stored, file: Path, max_age_s: float | None) -> bool:
-        if self._refresh and file not in self._asked:
+    def _is_fresh(self, kept: Stored, max_age_s: float | None) -> bool:
+        if self._refresh is not None and kept.fetched_at_s < self._refresh.since_s:
             return False
-        return max_age_s is None or 0 <= self._clock() - kept.fetched_at_s <= max_age_s
+        return max_age_s is None or self._age_s(kept) <= max_age_s
+
+    def _age_s(self, kept: Stored) -> float:
+        """Seconds since it was fetched; infinite where that is still to come, as after a clock was set back."""
+        age_s = self._clock() - kept.fetched_at_s
+        return age_s if age_s >= 0 else math.inf
 
     def _ask(
         self, url: str, kept: Stored | None, accept_404: bool, validate: Callable[[Any], object] | None
@@ -235,7 +250,7 @@ class PoliteClient:
             confirmed = {name: headers[name] for name in ("etag", "last-modified") if name in headers}
             return replace(kept, headers=kept.headers | confirmed, fetched_at_s=self._clock())
         if status not in (200, 404) or (status == 404 and not accept_404):
-            raise refusal(self.name, url, status, body)
+            raise refusal(self.name, url, status, body, self._clock())
         return Stored(status, headers, body, self._clock())
 
     def _before_request(self, request: httpx.Request) -> None:
@@ -271,13 +286,10 @@ class PoliteClient:
 
     def _give_up(self, url: str, error: TroubleError, attempts: int) -> NoReturn:
         tries = "once" if attempts == 1 else f"{attempts} times"
-        retry_at, when = None, ""
-        if error.retry_after_s is not None:
-            retry_at = pd.Timestamp(self._clock() + error.retry_after_s, unit="s", tz="UTC").ceil("s")
-            when = f" from {retry_at:%Y-%m-%d %H:%M:%S} UTC on"
+        retry_at = ask_again_at(self._clock(), error.retry_after_s)
         raise SourcePausedError(
-            f"{self.name}: {url}: got {error} (asked {tries}), expected an answer; run the same command again{when}, "
-            "what was fetched is kept",
+            f"{self.name}: {url}: got {error} (asked {tries}), expected an answer; run the same command again "
+            f"{from_then_on(retry_at)}, what was fetched is kept",
             retry_at,
         ) from error
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from filelock import FileLock
 
 from feature_repo.errors import BadUsageError
-from feature_repo.files import remove_leftovers, write_text
+from feature_repo.files import write_text
 from pipelines.errors import SourcePausedError
+from pipelines.ingest.web.answers import ask_again_at, from_then_on
 
 logger = logging.getLogger(__name__)
 
-LEFTOVER_AGE_S = 3600.0  # nobody writes one answer for so long
 PATIENCE_S = 60.0  # a longer wait ends the run with an instant to go on from, rather than a process that seems to hang
 
 
@@ -55,6 +54,18 @@ class Limits:
             found.append((self.per_hour, 3600.0))
         return found
 
+    def text(self) -> str:
+        """`4 requests/s, 500/h`."""
+        parts = [f"{self.per_second:g} requests/s"]
+        parts += [f"{self.per_minute}/min"] if self.per_minute is not None else []
+        parts += [f"{self.per_hour}/h"] if self.per_hour is not None else []
+        return ", ".join(parts)
+
+
+def limits_folder(cache_dir: Path, service: str) -> Path:
+    """Where the requests to a service are counted, for all sources of a home that ask it."""
+    return cache_dir / "limits" / service
+
 
 def earliest(instants: Sequence[float], windows: Sequence[tuple[int, float]]) -> float:
     """First instant (epoch s) at which one more request keeps every window; -inf where there is room at once.
@@ -67,7 +78,7 @@ def earliest(instants: Sequence[float], windows: Sequence[tuple[int, float]]) ->
 
 
 class Pace:
-    """Lets requests pass at the rate a service allows, over all processes that share one folder."""
+    """Lets requests pass at the rate a service allows, over all sources and processes that share one folder."""
 
     def __init__(
         self,
@@ -78,7 +89,7 @@ class Pace:
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Keep the instants of requests in `folder`; `clock` gives epoch seconds."""
+        """Keep the instants of requests in `folder` (see `limits_folder`); `clock` gives epoch seconds."""
         self.service = service
         self.limits = limits
         self._file = folder / "requests.json"
@@ -94,21 +105,16 @@ class Pace:
         """
         while (wait_s := self._take_turn()) > 0:
             if wait_s > PATIENCE_S:
-                retry_at = pd.Timestamp(self._clock() + wait_s, unit="s", tz="UTC").ceil("s")
+                retry_at = ask_again_at(self._clock(), wait_s)
                 raise SourcePausedError(
-                    f"{self.service}: got its limit of requests used up ({_words(self.limits)}), expected room for one more "
-                    f"within {PATIENCE_S:.0f} s; run the same command again from {retry_at:%Y-%m-%d %H:%M:%S} UTC on, "
+                    f"{self.service}: got its limit of requests used up ({self.limits.text()}), expected room for one more "
+                    f"within {PATIENCE_S:.0f} s; run the same command again {from_then_on(retry_at)}, "
                     "what was fetched is kept",
                     retry_at,
                 )
             if wait_s > 2:  # the pauses of a per-second limit are not news
                 logger.info("request_waits service=%s seconds=%.0f reason=limit", self.service, wait_s)
             self._sleep(max(wait_s, 0.001))
-
-    def remove_leftovers(self) -> None:
-        """Delete what killed processes left of their writes in the folder, and nothing that another one is writing."""
-        with FileLock(self._lock):
-            remove_leftovers(self._lock.parent, older_than_s=LEFTOVER_AGE_S)
 
     def _take_turn(self) -> float:
         """0 and the request is counted, or the seconds to wait before trying again."""
@@ -134,10 +140,3 @@ class Pace:
         except (ValueError, TypeError) as error:
             logger.warning("request_times_lost file=%s reason=%s", self._file, error)
             return []
-
-
-def _words(limits: Limits) -> str:
-    parts = [f"{limits.per_second:g} a second"]
-    parts += [f"{limits.per_minute} a minute"] if limits.per_minute is not None else []
-    parts += [f"{limits.per_hour} an hour"] if limits.per_hour is not None else []
-    return ", ".join(parts)

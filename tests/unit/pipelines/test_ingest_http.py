@@ -71,7 +71,7 @@ def client(server: ReplayServer, tmp_path: Path, clock: Clock) -> Iterator[Calla
 
 
 def kept_files(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache").glob("*.response"))
+    return sorted((tmp_path / "cache" / "jolpica").glob("*.response"))
 
 
 class TestAnAnswer:
@@ -144,23 +144,125 @@ class TestTheCache:
         assert (changed.data, changed.from_cache) == ([2], False)
         assert client().get_json("a").data == [2]
 
-    def test_refresh_asks_for_each_url_once(self, server: ReplayServer, client: Callable[..., PoliteClient]) -> None:
-        server.on("/a", in_turn(Response(body=[1]), Response(body=[2])))
-        client().get_json("a")
-        refreshing = client(refresh=True)
-        assert [refreshing.get_json("a").data, refreshing.get_json("a").data] == [[2], [2]]
-        assert (refreshing.requests, refreshing.hits) == (1, 1)
-
-    def test_a_404_is_an_answer_only_where_the_caller_says_so(
-        self, server: ReplayServer, client: Callable[..., PoliteClient]
+    def test_a_404_is_an_answer_only_where_the_caller_says_so_and_for_so_long(
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
     ) -> None:
         asking = client()
-        nothing = asking.get_json("none", accept_404=True)
-        assert (nothing.data, asking.get_json("none", accept_404=True).from_cache) == (None, True)
+        nothing = asking.get_json("none", absent_for_s=60)
+        assert (nothing.data, asking.get_json("none", absent_for_s=60).from_cache) == (None, True)
         assert asking.requests == 1
         with pytest.raises(SourceFormatError, match="HTTP 404"):
             asking.get_json("none")
         assert asking.requests == 2  # refused at once
+        clock.now += 61
+        server.on("/none", [1])
+        assert asking.get_json("none", absent_for_s=60).data == [1]
+
+    def test_a_404_that_is_not_to_be_kept_is_asked_for_each_time(
+        self, server: ReplayServer, client: Callable[..., PoliteClient], tmp_path: Path
+    ) -> None:
+        asking = client()
+        assert [asking.get_json("none", absent_for_s=0).data for _ in range(2)] == [None, None]
+        assert asking.requests == 2
+        assert not kept_files(tmp_path)
+
+    def test_a_404_does_not_displace_what_was_given_before(
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
+    ) -> None:
+        server.on("/a", in_turn(Response(body=[1]), Response(status=404, body={}), Response(body=[2])))
+        asking = client()
+        asking.get_json("a", absent_for_s=60)
+        clock.now += 61
+        assert asking.get_json("a", max_age_s=60, absent_for_s=60).data is None
+        assert asking.get_json("a").data == [1]
+        assert asking.get_json("a", max_age_s=60, absent_for_s=60).data == [2]
+
+    def test_what_one_base_url_answered_is_not_taken_for_the_word_of_another(
+        self, server: ReplayServer, tmp_path: Path, clock: Clock
+    ) -> None:
+        server.on("/v1/a", [1])
+        for base, data in ((server.url, None), (f"{server.url}/v1", [1]), (f"{server.url}/v1/", [1])):
+            with PoliteClient("openf1", base, tmp_path, WIDE, sleep=clock.sleep, clock=clock) as asking:
+                assert asking.get_json("a", absent_for_s=1e9).data == data
+        assert server.paths() == ["/a", "/v1/a"]
+
+
+class TestRefresh:
+    """`refresh` asks for each URL once, however many runs that takes."""
+
+    def test_asks_for_each_url_once(self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock) -> None:
+        server.on("/a", in_turn(Response(body=[1]), Response(body=[2])))
+        client().get_json("a")
+        clock.now += 1
+        refreshing = client(refresh=True)
+        assert [refreshing.get_json("a").data, refreshing.get_json("a").data] == [[2], [2]]
+        assert (refreshing.requests, refreshing.hits) == (1, 1)
+
+    @pytest.fixture
+    def run(
+        self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
+    ) -> Callable[..., list[SourcePausedError]]:
+        """Ask for eight lists under a limit of three an hour, and come back when told until all are there."""
+        server.serve(in_turn(Response(body=[])))
+
+        def run(*, refresh: bool, times: int = 100, later_s: float = 0.0) -> list[SourcePausedError]:
+            pauses: list[SourcePausedError] = []
+            clock.now += 1
+            while len(pauses) < times:
+                asking = client(Limits(per_second=1000, per_hour=3), refresh=refresh)
+                try:
+                    for number in range(8):
+                        asking.get_json(f"{number}")
+                except SourcePausedError as error:
+                    pauses.append(error)
+                    assert error.retry_at is not None
+                    clock.now = error.retry_at.timestamp() + later_s
+                else:
+                    asking.finish_refresh()
+                    break
+            return pauses
+
+        return run
+
+    def test_under_an_hourly_limit_goes_on_until_it_is_done(
+        self, server: ReplayServer, run: Callable[..., list[SourcePausedError]]
+    ) -> None:
+        assert len(run(refresh=False)) == 2
+        assert len(run(refresh=True)) == 3  # of the first hour one request was left
+        assert sorted(server.paths()) == sorted([f"/{number}" for number in range(8)] * 2)
+        assert len(run(refresh=True)) == 2  # the one before is done, so this one begins anew; two requests were left
+        assert len(server.requests) == 24
+
+    def test_that_nobody_came_back_to_for_days_begins_anew(
+        self, server: ReplayServer, run: Callable[..., list[SourcePausedError]]
+    ) -> None:
+        run(refresh=True, times=1, later_s=47 * 3600)
+        run(refresh=True, times=1, later_s=49 * 3600)
+        assert len(server.requests) == 6
+        run(refresh=True)
+        assert len(server.requests) == 6 + 8
+
+    def test_does_not_keep_ordinary_runs_from_what_is_kept(
+        self, server: ReplayServer, run: Callable[..., list[SourcePausedError]]
+    ) -> None:
+        run(refresh=False)
+        run(refresh=True, times=1)
+        asked = len(server.requests)
+        assert run(refresh=False) == []
+        assert len(server.requests) == asked
+
+    @pytest.mark.parametrize("damage", ["", "[]", '{"started_at_s": null, "continued_at_s": 1}', '{"started_at_s": 9e99}'])
+    def test_with_a_damaged_record_begins_anew(
+        self, server: ReplayServer, run: Callable[..., list[SourcePausedError]], tmp_path: Path, damage: str
+    ) -> None:
+        run(refresh=True, times=1)
+        (tmp_path / "cache" / "jolpica" / "refresh.json").write_text(damage)
+        run(refresh=True)
+        assert len(server.requests) == 3 + 8
+
+
+class TestDamage:
+    """What is kept survives kills, and is not believed where it is damaged."""
 
     @pytest.mark.parametrize(
         "damage",
@@ -186,7 +288,7 @@ class TestTheCache:
         (file,) = kept_files(tmp_path)
         file.write_bytes(damage(file.read_bytes()))
         again = client()
-        assert again.get_json("a", accept_404=True).data == RACE
+        assert again.get_json("a", absent_for_s=60).data == RACE
         assert again.requests == 1
         assert "cached_response_damaged" in caplog.text
         assert client().get_json("a").from_cache
@@ -222,18 +324,18 @@ class TestTheCache:
         killed = _run(
             tmp_path,
             f"""
-            client = PoliteClient("jolpica", {server.url!r}, Path("cache"), Limits(1000), refresh=True)
+            client = PoliteClient("jolpica", {server.url!r}, Path("cache"), Limits(1000))
             bodies = []
             def sync_or_die(handle):
                 bodies.append(os.readlink(f"/proc/self/fd/{{handle}}"))
                 if bodies[-1].endswith(".response"):
                     os.kill(os.getpid(), signal.SIGKILL)
             feature_repo.files.os.fsync = sync_or_die
-            client.get_json("a")
+            client.get_json("a", max_age_s=-1)
             """,
         )
         assert killed.wait(20) == -signal.SIGKILL, killed.communicate()
-        leftovers = list((tmp_path / "cache").glob(".tmp-*.response"))
+        leftovers = list((tmp_path / "cache" / "jolpica").glob(".tmp-*.response"))
         assert len(leftovers) == 1  # the write had begun
         assert client().get_json("a").data == [1]
         assert client().get_json("b").data == [3]
@@ -317,6 +419,7 @@ class TestFaults:
         server: ReplayServer,
         client: Callable[..., PoliteClient],
         tmp_path: Path,
+        clock: Clock,
     ) -> None:
         server.on("/a", fault)
         asking = client(timeout_s=0.1)
@@ -324,6 +427,9 @@ class TestFaults:
             asking.get_json("a")
         assert f"{server.url}/a" in str(raised.value)
         assert "what was fetched is kept" in str(raised.value)
+        if isinstance(raised.value, SourcePausedError):  # nobody said when, so in an hour
+            assert raised.value.retry_at == pd.Timestamp(clock.now + 3600, unit="s", tz="UTC").ceil("s")
+            assert f"from {raised.value.retry_at:%Y-%m-%d %H:%M:%S} UTC on" in str(raised.value)
         assert asking.requests == len(server.requests) == requests
         assert not kept_files(tmp_path)
 
@@ -333,6 +439,7 @@ class TestFaults:
         asking = PoliteClient("openf1", url, tmp_path, WIDE, sleep=clock.sleep, clock=clock)
         with pytest.raises(SourcePausedError, match=r"openf1: .*ConnectError.*asked 5 times.*run the same command again"):
             asking.get_json("a")
+        asking.close()
 
     def test_every_pause_is_longer_and_all_are_bounded(
         self, server: ReplayServer, client: Callable[..., PoliteClient], clock: Clock
@@ -429,7 +536,7 @@ class TestLimits:
         limits = Limits(per_second=1000, per_hour=3)
         for number in range(3):
             client(limits).get_json(f"{number}")  # a client of its own each time: restarts do not forget
-        with pytest.raises(SourcePausedError, match=r"limit of requests used up \(1000 a second, 3 an hour\)") as raised:
+        with pytest.raises(SourcePausedError, match=r"limit of requests used up \(1000 requests/s, 3/h\)") as raised:
             client(limits).get_json("3")
         assert raised.value.retry_at == pd.Timestamp(START + 3600, unit="s", tz="UTC")
         assert "from 2030-03-17 18:46:40 UTC on" in str(raised.value)
@@ -478,10 +585,11 @@ class TestLimits:
     ) -> None:
         server.serve(in_turn(Response(body=[])))
         client().get_json("a")
-        (tmp_path / "cache" / "requests.json").write_text("[17")
+        requests = tmp_path / "cache" / "limits" / "jolpica" / "requests.json"
+        requests.write_text("[17")
         assert client().get_json("b").data == []
         assert "request_times_lost" in caplog.text
-        assert json.loads((tmp_path / "cache" / "requests.json").read_text()) == [START]
+        assert json.loads(requests.read_text()) == [START]
 
     @pytest.mark.parametrize("limits", [{"per_second": 0}, {"per_second": 1, "per_hour": 0}, {"per_second": float("nan")}])
     def test_that_allow_nothing_are_refused(self, limits: dict[str, Any]) -> None:
