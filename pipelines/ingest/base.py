@@ -17,12 +17,15 @@ class SeasonTables:
         quarantine: canonical table -> rows left out (`season, reason, source_file, row_number, row` as JSON text).
         rounds: rounds that the tables speak about, whole; None: the whole season. What the source said before about other rounds
             stays.
+        calendar: for a source that has no races of its own, the rows of `races` that it put its instants by. They are kept with
+            what it said, so that its rows follow when another start is believed, and never get into the lake themselves.
     """
 
     season: int
     tables: dict[str, pd.DataFrame]
     quarantine: dict[str, pd.DataFrame] = field(default_factory=dict)
     rounds: frozenset[int] | None = None
+    calendar: pd.DataFrame | None = None
 
 
 @dataclass

@@ -1,15 +1,19 @@
-"""What several sources might say of the same small lake: some rows missing, some nulls, some other values."""
+"""What several sources might say of the same small lake, and sources that say it."""
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
 from pipelines.schemas import TABLES, conform
 
+Frames = dict[str, pd.DataFrame]
 NAMES = ("files", "fastf1", "livetiming", "jolpica", "openf1")
 
 
-def said_by(name: str, lake: dict[str, pd.DataFrame], seed: int, *, season: int = 2022) -> dict[str, pd.DataFrame]:
+def said_by(name: str, lake: Frames, seed: int, *, season: int = 2022) -> Frames:
     """`lake`'s tables of one season as the source `name` tells them: whole races and single rows left out, nulls, other values.
 
     Values of columns that sources are compared in differ in a tenth of the rows.
@@ -38,3 +42,42 @@ def said_by(name: str, lake: dict[str, pd.DataFrame], seed: int, *, season: int 
         if len(rows):
             said[table] = conform(table, rows)
     return said
+
+
+class Told:
+    """A service that says what it was given; it may say some rounds only, pause or fail."""
+
+    is_simulated = False
+
+    def __init__(self, name: str, tables: Frames, *, rounds: Sequence[int] | None = None, then: Exception | None = None) -> None:
+        self.name = name
+        self.rounds = None if rounds is None else frozenset(rounds)
+        self.then = then
+        keep = self.rounds
+        self.tables = {
+            table: rows if keep is None or "round" not in rows else rows[rows["round"].isin(keep)].reset_index(drop=True)
+            for table, rows in tables.items()
+        }
+
+    def fingerprint(self) -> str | None:
+        return None
+
+    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
+        for offered in (self.offered(season) for season in seasons):
+            for table, rows in offered.tables.items():
+                report.table(table).rows_read += len(rows)
+            yield offered
+        if self.then is not None:
+            raise self.then
+
+    def offered(self, season: int) -> SeasonTables:
+        """What it says of a season."""
+        tables = {table: rows[rows["season"] == season] if "season" in rows else rows for table, rows in self.tables.items()}
+        return SeasonTables(season, tables, rounds=self.rounds)
+
+
+class Still(Told):
+    """A source that tells beforehand that it says the same as ever."""
+
+    def fingerprint(self) -> str:
+        return "as ever"

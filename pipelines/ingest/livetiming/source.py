@@ -1,13 +1,14 @@
 """The `livetiming` source: recorded F1 live timing, parsed by FastF1, for races that the home already knows.
 
 A recording tells what happened on track: laps (where `TimingData` was recorded), stints, pit stops, track status, weather and
-race control. Which race that was, when it was to start and who drove comes from the lake.
+race control. Which race that was, when it was to start and who drove comes from the lake; the calendar found there is kept with
+the rows, so that they follow when another start is believed later.
 """
 
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -189,7 +190,9 @@ class LiveTimingSource:
                 frames.add(table, frame, sieve)
             logger.info("race_read source=livetiming season=%s round=%s from=%s", season, race.round, race.recording.name)
         rounds = frozenset(race.round for race in races)
-        calendar, results = _known(self._lake, season, rounds)
+        known = self._lake.read("races", [season])
+        known = known[known["round"].isin(rounds)].reset_index(drop=True)
+        calendar, results = _known(self._lake, known, season)
         raw = RawSeason(
             season=season,
             races=calendar,
@@ -198,7 +201,7 @@ class LiveTimingSource:
             origins={race.round: race.origin for race in races if race.origin is not None},
         )
         tables = assemble(raw, self.name, sieve)
-        return SeasonTables(season, tables.tables, tables.quarantine, rounds)
+        return replace(tables, rounds=rounds, calendar=known)
 
 
 def _codes(recording: Recording, entries: pd.DataFrame) -> dict[str, str]:
@@ -227,12 +230,13 @@ def _quarantine_bad_lines(race: _Race, sieve: Sieve) -> None:
         sieve.report.note(f"livetiming: {line.file}, line {line.row}: left out, {line.reason}")
 
 
-def _known(lake: Lake, season: int, rounds: frozenset[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Calendar and results of the recorded races as `RawSeason` wants them, from the lake."""
-    races = lake.read("races", [season])
-    races = races[races["round"].isin(rounds)].reset_index(drop=True).assign(**{FILE: "lake/races", ROW: 1})
+def _known(lake: Lake, races: pd.DataFrame, season: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Calendar and results of the recorded races (rows of the lake) as `RawSeason` wants them."""
+    races = races.assign(**{FILE: "lake/races", ROW: 1})
     entries = lake.read("entries", [season]).sort_values("created_timestamp", kind="stable")
-    entries = entries[entries["round"].isin(rounds)].drop_duplicates(["round", "driver_id"], keep="last", ignore_index=True)
+    entries = entries[entries["round"].isin(races["round"])].drop_duplicates(
+        ["round", "driver_id"], keep="last", ignore_index=True
+    )
     lasted = (races.set_index("round")["race_end"] - races.set_index("round")["race_start"]).dt.total_seconds() * 1000
     results = entries.assign(
         position_text=entries["position"].astype("string").astype(object),

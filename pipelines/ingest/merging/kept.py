@@ -140,9 +140,10 @@ class KeptSources:
             The season's tables and quarantine, whole; and per table how many rows were corrected.
         """
         before = self.read(name, offered.season)
+        given = offered.tables if offered.calendar is None else {**offered.tables, "races": offered.calendar}
         tables, corrected = {}, {}
         for table in TABLES:
-            now = conform(table, offered.tables[table]) if table in offered.tables else empty_frame(table)
+            now = conform(table, given[table]) if table in given else empty_frame(table)
             then = before.get(table, empty_frame(table))
             if table in CORRECTED:
                 mine = then if offered.rounds is None else then[then["round"].isin(offered.rounds)]

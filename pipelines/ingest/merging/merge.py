@@ -65,21 +65,24 @@ class Merged:
 def merge(sources: Mapping[str, Tables]) -> Merged:
     """Merge what `sources` (name -> canonical tables of one season, validated) say.
 
-    With one source its tables come out as they are.
+    With one source its tables come out as they are. Races of a source that is not asked for them (`PRECEDENCE`) are the calendar it
+    went by: its rows are moved from there, and that is all.
 
     Raises:
         DifferentRacesError: a `race_id` means another race for one source than for another.
     """
     if len(sources) == 1:
-        (tables,) = sources.values()
-        return Merged({name: tables.get(name, empty_frame(name)) for name in TABLES})
+        ((name, tables),) = sources.items()
+        asked = [table for table in tables if name in PRECEDENCE[table].order]
+        return Merged({table: tables[table] if table in asked else empty_frame(table) for table in TABLES})
     _refuse_different_races({name: tables["races"] for name, tables in sources.items() if "races" in tables})
     merged = Merged({})
     for table in TABLES:
         rule = PRECEDENCE[table]
         given = {name: sources[name][table] for name in rule.order if name in sources and len(sources[name].get(table, ()))}
         if TABLES[table].is_race_table and table not in _OFF_RACE_CLOCK:
-            given = {name: _on_clock(frame, sources[name].get("races"), merged.tables["races"]) for name, frame in given.items()}
+            believed = merged.tables["races"]
+            given = {name: _on_clock(table, frame, sources[name].get("races"), believed) for name, frame in given.items()}
         if not given:
             merged.tables[table] = empty_frame(table)
         elif len(given) == 1:
@@ -91,14 +94,15 @@ def merge(sources: Mapping[str, Tables]) -> Merged:
     return merged
 
 
-def _on_clock(frame: pd.DataFrame, own: pd.DataFrame | None, believed: pd.DataFrame) -> pd.DataFrame:
+def _on_clock(table: str, frame: pd.DataFrame, own: pd.DataFrame | None, believed: pd.DataFrame) -> pd.DataFrame:
     """Rows of one source on the clock of the start that is believed, or a result would be known before its race.
 
-    Instants long after the flag are not on the race's clock: something was noticed then.
+    A correction is not on the race's clock: it was noticed at its instant, long after the flag.
 
     Args:
+        table: a table of races.
         frame: rows of races.
-        own: the races as the same source has them; None: it has none, and goes by the start that was believed when it was read.
+        own: the races as the same source has them, or as it found them when it was read.
         believed: merged races.
     """
     if own is None or own.empty:
@@ -108,10 +112,11 @@ def _on_clock(frame: pd.DataFrame, own: pd.DataFrame | None, believed: pd.DataFr
     if not (later.fillna(pd.Timedelta(0)) != pd.Timedelta(0)).any():
         return frame
     by = frame["race_id"].map(later).fillna(pd.Timedelta(0))
-    noticed = frame["race_id"].map(races["race_end"]) + RESULT_KNOWN_AFTER
+    result = frame["race_id"].map(races["race_end"]) + RESULT_KNOWN_AFTER
     moved = frame.copy()
     for column in frame.select_dtypes("datetimetz").columns:
-        moved[column] = (frame[column] + by).mask(frame[column] > noticed, frame[column]).astype(frame[column].dtype)
+        noticed = (frame[column] > result) & (table in CORRECTED)
+        moved[column] = (frame[column] + by).mask(noticed, frame[column]).astype(frame[column].dtype)
     moved[CREATED] = moved[[EVENT, CREATED]].max(axis=1).astype(frame[CREATED].dtype)
     return moved
 

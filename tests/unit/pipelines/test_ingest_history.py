@@ -1,15 +1,14 @@
 """Corrections of a source: asking again changes nothing, whatever moved, and every version stays readable."""
 
 import shutil
-from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import pytest
+from source_views import Still
 from strategies import small_lake
 
 from feature_repo.settings import Settings
 from feature_repo.visibility import CREATED, EVENT, latest_visible
-from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.merging.history import with_history
 from pipelines.ingest.merging.merge import merge
 from pipelines.ingest.run import ingest
@@ -100,28 +99,14 @@ def test_the_starting_place_and_since_when_it_is_known_are_of_one_source(entries
     assert (late["grid_timestamp"] == AT).all()
 
 
-class _Unchanged:
-    """A source that tells beforehand that it says the same as ever."""
-
-    is_simulated = False
-
-    def __init__(self, name: str, tables: dict[str, pd.DataFrame]) -> None:
-        self.name = name
-        self.tables = {table: rows.assign(source=name) for table, rows in tables.items() if len(rows)}
-
-    def fingerprint(self) -> str:
-        return "the same"
-
-    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
-        for table, rows in self.tables.items():
-            report.table(table).rows_read += len(rows)
-        yield from (SeasonTables(season, self.tables) for season in seasons)
+def _still(name: str, frames: dict[str, pd.DataFrame]) -> Still:
+    return Still(name, {table: rows.assign(source=name) for table, rows in frames.items() if len(rows)})
 
 
 def test_a_source_whose_folder_was_deleted_leaves_the_lake_with_the_next_ingest(
     settings: Settings, lake_frames: dict[str, pd.DataFrame]
 ) -> None:
-    files, jolpica = _Unchanged("files", lake_frames), _Unchanged("jolpica", lake_frames)
+    files, jolpica = _still("files", lake_frames), _still("jolpica", lake_frames)
     ingest(settings, jolpica, [SEASON], observed_at=AT)
     ingest(settings, files, [SEASON], observed_at=AT)
     assert ingest(settings, files, [SEASON], observed_at=AT).skipped_up_to_date

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from source_views import Told
 
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.livetiming.source import LiveTimingSource
 from pipelines.ingest.livetiming.streams import find_recordings, read_recording
+from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import empty_frame
 
@@ -133,6 +136,34 @@ def test_a_session_becomes_rows_on_the_clock_of_the_race(home: Settings, tmp_pat
     assert weather["event_timestamp"].iloc[5] == START + pd.Timedelta(seconds=15)
     assert weather["is_raining"].all()
     assert set(weather["source"]) == {"livetiming"}
+
+
+def test_rows_follow_the_start_that_is_believed_later(home: Settings, tmp_path: Path) -> None:
+    """The lake had the race an hour early when the recording was read; files, which are believed about times, have it right."""
+    ingest(home, LiveTimingSource(home, [write_session(tmp_path / "s")]), [2030])
+    lake, hour = Lake(home.lake_dir), pd.Timedelta(hours=1)
+    tables = ("weather", "track_status", "race_control", "stints")
+    before = {table: lake.read(table) for table in tables}
+    assert all(len(rows) for rows in before.values())
+    races = lake.read("races")
+    stamps = races.select_dtypes("datetimetz").columns
+    moved = races.assign(source="files", **{column: races[column] + hour for column in stamps})
+    ingest(home, Told("files", {"races": moved}), [2030])
+    assert lake.read("races")["race_start"].tolist() == [START + hour]
+    for table, rows in before.items():
+        after = lake.read(table)
+        for column in ("event_timestamp", "created_timestamp"):
+            assert (after[column] - rows[column]).eq(hour).all(), (table, column)
+
+
+def test_the_calendar_that_a_recording_was_read_by_is_not_in_the_lake(home: Settings, tmp_path: Path) -> None:
+    ingest(home, LiveTimingSource(home, [write_session(tmp_path / "s")]), [2030])
+    assert set(Lake(home.lake_dir).read("races")["source"]) == {"jolpica"}
+    shutil.rmtree(home.sources_dir / "jolpica")
+    weather = Lake(home.lake_dir).read("weather")
+    ingest(home, LiveTimingSource(home, [tmp_path / "s"]), [2030])
+    assert Lake(home.lake_dir).read("races").empty
+    pd.testing.assert_frame_equal(Lake(home.lake_dir).read("weather"), weather)
 
 
 def test_race_control_is_put_on_the_session_clock_not_on_the_time_of_day(home: Settings, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Several sources in one home: what each said is kept, the lake is their merge, rounds and pauses do not lose anything."""
 
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from source_views import said_by
+from source_views import Frames, Still, Told, said_by
 from strategies import small_lake
 
 from feature_repo.files import read_json, write_json
@@ -19,7 +18,6 @@ from pipelines.errors import (
     SourcePausedError,
     SourceUnfinishedError,
 )
-from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.choose import choose_source
 from pipelines.ingest.merging import differences
 from pipelines.ingest.merging.kept import KeptSources
@@ -30,33 +28,6 @@ from pipelines.schemas import TABLES
 
 SEASON = 2022
 AT = pd.Timestamp("2026-01-01T00:00:00Z")
-Frames = dict[str, pd.DataFrame]
-
-
-class Told:
-    """A service that says what it was given; it may say a part only, pause or fail."""
-
-    is_simulated = False
-
-    def __init__(self, name: str, tables: Frames, *, rounds: Sequence[int] | None = None, then: Exception | None = None) -> None:
-        self.name = name
-        self.rounds = None if rounds is None else frozenset(rounds)
-        self.then = then
-        keep = self.rounds
-        self.tables = {
-            table: rows if keep is None or "round" not in rows else rows[rows["round"].isin(keep)].reset_index(drop=True)
-            for table, rows in tables.items()
-        }
-
-    def fingerprint(self) -> None:
-        return None
-
-    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
-        for table, rows in self.tables.items():
-            report.table(table).rows_read += len(rows)
-        yield SeasonTables(SEASON, self.tables, rounds=self.rounds)
-        if self.then is not None:
-            raise self.then
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +43,6 @@ def files(lake_frames: Frames) -> Frames:
 @pytest.fixture
 def jolpica(lake_frames: Frames) -> Frames:
     return said_by("jolpica", lake_frames, 11)
-
-
-class Still(Told):
-    """A source that tells beforehand that it says the same as ever."""
-
-    def fingerprint(self) -> str:  # type: ignore[override]
-        return "as ever"
 
 
 def _contents(lake: Lake) -> Frames:
