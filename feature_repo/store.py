@@ -53,18 +53,20 @@ def online_path(settings: Settings) -> Path:
     return settings.home / "online_store.db"
 
 
-def open_store(settings: Settings, *, online: Path | None = None) -> FeatureStore:
+def open_store(settings: Settings, *, online: Path | None = None, serving: bool = False) -> FeatureStore:
     """The Feast store of a home that was applied.
 
     Args:
         settings: which home.
         online: an SQLite file that is its online store instead of the home's own: a store beside it that nobody else reads.
+        serving: read where people wait: a server of online features that does not answer is given up within seconds, and for
+            the next ones at once.
     Raises:
         NotAppliedError: nothing was applied to this home yet.
     """
     if settings.registry_url is None and not (settings.home / "registry.db").exists():
         raise NotAppliedError(f"{settings.home}: no feature registry here; run `pitwall apply` first")
-    return _open(settings, online)
+    return _open(_config(settings, online, serving=serving), settings.home)
 
 
 def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyReport:
@@ -85,7 +87,7 @@ def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyRepo
     with FileLock(settings.home / ".apply.lock", timeout=120):
         claim_namespace(settings)
         _write_yaml(settings)
-        store = _open(settings)
+        store = _open(_config(settings), settings.home)
         stale = _no_longer_in(store, objects)
         store.apply(list(objects), objects_to_delete=stale, partial=False)
         views = [item for item in objects if isinstance(item, FeatureView)]
@@ -187,21 +189,21 @@ def _answer(store: FeatureStore, service_name: str, asked: pd.DataFrame) -> pd.D
     return answer
 
 
-def _config(settings: Settings, online: Path | None = None) -> dict[str, Any]:
+def _config(settings: Settings, online: Path | None = None, *, serving: bool = False) -> dict[str, Any]:
     return {
         "project": PROJECT,
         "provider": "local",
         "registry": {"registry_type": "sql", "path": settings.registry_path},
         "offline_store": spark_offline_store(settings) if settings.engine == "spark" else {"type": OFFLINE_STORE},
-        "online_store": online_config(settings) if online is None else {"type": SQLITE, "path": str(online)},
+        "online_store": online_config(settings, serving=serving) if online is None else {"type": SQLITE, "path": str(online)},
         "entity_key_serialization_version": 3,
         "data_quality_monitoring": {"auto_baseline": False},  # else apply scans every source
         "coerce_tz_aware": False,  # the offline store does it; Feast would look at every time one by one
     }
 
 
-def _open(settings: Settings, online: Path | None = None) -> FeatureStore:
-    return FeatureStore(config=RepoConfig(repo_path=settings.home, **_config(settings, online)))
+def _open(config: dict[str, Any], home: Path) -> FeatureStore:
+    return FeatureStore(config=RepoConfig(repo_path=home, **config))
 
 
 def _write_yaml(settings: Settings) -> None:

@@ -72,7 +72,7 @@ class ServingState:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = open_store(settings)
+        self.store = open_store(settings, serving=True)
         self.gate = FairGate(settings.serve_slots)
         """Before predictions, which may draw and embed twenty pictures."""
         self.lookups = FairGate(settings.serve_slots)

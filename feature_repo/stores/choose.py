@@ -25,13 +25,19 @@ _REDIS = "feature_repo.stores.online_redis.PackedRedisOnlineStore"
 _POSTGRES = "feature_repo.stores.online_postgres.PackedPostgresOnlineStore"
 _STORES = {"redis": _REDIS, "rediss": _REDIS, "unix": _REDIS, "postgresql": _POSTGRES, "postgres": _POSTGRES}
 _EXTRAS = {_REDIS: ("redis", "redis"), _POSTGRES: ("psycopg", "postgres")}
+_SERVING = {
+    _REDIS: {"timeout_s": 1.5, "pause_s": 2.0},
+    _POSTGRES: {"timeout_s": 1.5, "statement_timeout_s": 2.0, "pause_s": 2.0},
+}
+"""Seconds where people wait for answers: a server that hangs is given up soon, and not asked again by everybody."""
 
 
-def online_config(settings: Settings) -> dict[str, Any]:
+def online_config(settings: Settings, *, serving: bool = False) -> dict[str, Any]:
     """The `online_store` part of a home's Feast configuration. It holds no secret: a URL with a password is named, not written.
 
     Args:
         settings: which home; on a server its namespace must have been claimed (`claim_namespace`).
+        serving: for reading where people wait: a server that does not answer is given up within seconds.
     Raises:
         OnlineUrlError: `online_url` names no known store, lacks its extra, or has a password that is not from the environment.
         NotAppliedError: the home has no namespace, or that of the home it was copied from.
@@ -40,7 +46,7 @@ def online_config(settings: Settings) -> dict[str, Any]:
     if url is None:
         return {"type": SQLITE, "path": str(settings.home / "online_store.db")}
     store = _store_of(url)
-    config = {"type": store, "connection_string": _without_secret(url)}
+    config = {"type": store, "connection_string": _without_secret(url), **(_SERVING[store] if serving else {})}
     name = settings.online_namespace or _claimed(settings.home)
     return {**config, "namespace": name} if store == _REDIS else {**config, "db_schema": f"pitwall_{name}"}
 

@@ -11,10 +11,12 @@ a row is newer is decided in the upsert itself, under the row's lock. Bytes comp
 import functools
 import hashlib
 import json
+import math
 import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, LiteralString, TypeVar
 
@@ -27,6 +29,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import Field
 
 from feature_repo.errors import NotAppliedError
+from feature_repo.stores.breaker import Breaker
 from feature_repo.stores.errors import OnlineStoreUnavailableError, OnlineUrlError
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.packed import STAMP_LENGTH, STAMP_OFFSET
@@ -94,7 +97,11 @@ class PackedPostgresOnlineStoreConfig(FeastConfigBaseModel):
     """Seconds to wait for a connection, and for a free connection."""
 
     statement_timeout_s: float = 60.0
-    """Seconds after which the server gives up a statement, a wait for another writer's locks included."""
+    """Seconds after which the server gives up a statement, a wait for another writer's locks included. A server that does not do
+    even that is given up `timeout_s` later."""
+
+    pause_s: float = 0.0
+    """Seconds for which calls fail at once after one got no answer; 0 = every call asks."""
 
     max_connections: int = 16
     """Connections of one process; a 17th thread waits."""
@@ -279,6 +286,29 @@ class PackedPostgresOnlineStore(PackedOnlineStore):
             ) from error
 
 
+class _Connection(psycopg.Connection):
+    """A connection that gives up a server that accepts questions and answers none; psycopg alone would wait forever."""
+
+    patience_s: float = math.inf
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """What every statement goes through."""
+        return super().wait(self._until(gen, time.monotonic() + self.patience_s), *args, **kwargs)
+
+    def _until(self, gen: Any, deadline: float) -> Any:
+        """`gen`, which is asked again every tenth of a second while there is no answer."""
+        ready = None
+        while True:
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as done:
+                return done.value
+            if time.monotonic() > deadline:
+                self.close()
+                raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s")
+            ready = yield wanted
+
+
 class _Connections:
     """Connections of one process to one database, at most so many.
 
@@ -303,11 +333,17 @@ class _Connections:
         self._wait_s = options.timeout_s
         self._places = threading.BoundedSemaphore(options.max_connections)
         self._idle: queue.LifoQueue[psycopg.Connection] = queue.LifoQueue()
+        self._patience_s = options.statement_timeout_s + options.timeout_s
         named = {"host": "localhost", "port": "5432", "dbname": given.get("user", "?"), **given}
         self.where = f"{named['host']}:{named['port']}/{named['dbname']}"
+        self._breaker = Breaker(f"PostgreSQL at {self.where}", options.pause_s)
 
     def run(self, work: Callable[[psycopg.Connection], Answer]) -> Answer:
         """Do `work` on a connection; once more on a new one if an idle one turned out to be dead."""
+        with self._breaker.passed(psycopg.OperationalError):
+            return self._run(work)
+
+    def _run(self, work: Callable[[psycopg.Connection], Answer]) -> Answer:
         if not self._places.acquire(timeout=self._wait_s):
             raise psycopg.OperationalError(f"all connections of this process were busy for {self._wait_s:g} s")
         try:
@@ -352,7 +388,8 @@ class _Connections:
             self._idle.put(connection)
 
     def _connect(self) -> psycopg.Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True)
+        connection = _Connection.connect(self._conninfo, autocommit=True)
+        connection.patience_s = self._patience_s
         connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(self._statement_timeout_ms),))
         return connection
 

@@ -24,6 +24,7 @@ from feast.repo_config import FeastConfigBaseModel
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from feature_repo.stores.breaker import Breaker
 from feature_repo.stores.errors import OnlineStoreUnavailableError, OnlineUrlError
 from feature_repo.stores.online import PackedOnlineStore, WriteCounts
 from feature_repo.stores.packed import STAMP_LENGTH, STAMP_OFFSET
@@ -106,6 +107,9 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
     timeout_s: float = 10.0
     """Seconds to wait for a connection, for an answer, and for a free connection."""
 
+    pause_s: float = 0.0
+    """Seconds for which calls fail at once after one got no answer, which itself does not ask again; 0 = every call asks."""
+
     max_connections: int = 64
     """Connections of one process; a 65th thread waits."""
 
@@ -114,7 +118,7 @@ class PackedRedisOnlineStore(PackedOnlineStore):
     """Packed rows in Redis 6 or newer (one server or a primary with replicas; not a cluster). Thread-safe."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str, str], redis.Redis] = {}
+        self._clients: dict[tuple[str, str], tuple[redis.Redis, Breaker]] = {}
         self._lock = threading.Lock()
 
     def write_rows(self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], values: Sequence[bytes]) -> WriteCounts:
@@ -215,7 +219,7 @@ class PackedRedisOnlineStore(PackedOnlineStore):
         """Close the connections; the next call opens new ones."""
         with self._lock:
             clients, self._clients = self._clients, {}
-        for client in clients.values():
+        for client, _ in clients.values():
             client.close()
             client.connection_pool.disconnect()
 
@@ -224,12 +228,15 @@ class PackedRedisOnlineStore(PackedOnlineStore):
         """A client of this process's pool; what goes wrong with the server is said in one sentence."""
         options: PackedRedisOnlineStoreConfig = config.online_store
         identity = (options.connection_string, options.password_env)
-        client = self._clients.get(identity)
-        if client is None:
+        known = self._clients.get(identity)
+        if known is None:
+            client = _connect(options)
             with self._lock:
-                client = self._clients.setdefault(identity, _connect(options))
+                known = self._clients.setdefault(identity, (client, Breaker(f"Redis at {_where(client)}", options.pause_s)))
+        client, breaker = known
         try:
-            yield client
+            with breaker.passed(redis.ConnectionError, redis.TimeoutError):
+                yield client
         except redis.AuthenticationError as error:
             raise OnlineStoreUnavailableError(
                 f"Redis at {_where(client)}: refused the password or user ({error}); set {options.password_env}"
@@ -272,6 +279,7 @@ def _add(totals: list[int], counts: Sequence[tuple[int, int, int]]) -> None:
 
 def _connect(options: PackedRedisOnlineStoreConfig) -> redis.Redis:
     text = expanded(options.connection_string)
+    slow = () if options.pause_s else (redis.TimeoutError, TimeoutError)  # where others wait, one who waited in vain gives up
     common: dict[str, Any] = {
         "max_connections": options.max_connections,
         "timeout": options.timeout_s,
@@ -280,7 +288,7 @@ def _connect(options: PackedRedisOnlineStoreConfig) -> redis.Redis:
         "socket_keepalive": True,
         "health_check_interval": 30,
         # A restarted server leaves dead connections in the pool: one of them, then one that was refused, then the error.
-        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 2),
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 2, (redis.ConnectionError, *slow)),
         "password": os.environ.get(options.password_env) or None,
     }
     try:

@@ -167,10 +167,7 @@ def test_a_writer_killed_in_the_middle_leaves_whole_rows_and_the_next_run_comple
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_that_is_down_is_named_and_one_that_is_back_is_used_again(kind: str, tmp_path: Path) -> None:
-    parts = urlsplit(url_of(kind))
-    gate = Gate(parts.hostname or "127.0.0.1", parts.port or {"redis": 6379, "postgres": 5432}[kind])
-    through = parts._replace(netloc=f"{parts.username + '@' if parts.username else ''}127.0.0.1:{gate.port}").geturl()
-    gate.open()
+    gate, through = gate_to(kind)
     with online(kind, tmp_path, url=through, timeout_s=2.0) as made:
         store, config, view = made.store, made.config, a_view()
         store.update(config, [], [view], [], [], False)
@@ -189,6 +186,40 @@ def test_a_server_that_is_down_is_named_and_one_that_is_back_is_used_again(kind:
         assert store.write_rows(config, view, [b"a"], [row(2, 2)]) == WriteCounts(written=1)
         store.teardown(config, [view], [])
     gate.shut()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_hangs_is_given_up_and_not_waited_for_again_until_it_answers(kind: str, tmp_path: Path) -> None:
+    gate, through = gate_to(kind)
+    waits = {"timeout_s": 0.5} if kind == "redis" else {"timeout_s": 0.5, "statement_timeout_s": 0.5}
+    with online(kind, tmp_path, url=through, pause_s=3600.0, **waits) as made:
+        config, view = made.config, a_view()
+        made.store.update(config, [], [view], [], [], False)
+        made.store.write_rows(config, view, [b"a"], [row(1, 1)])
+
+        def took() -> float:
+            began = time.monotonic()
+            with pytest.raises(OnlineStoreUnavailableError, match=f"127.0.0.1:{gate.port}/.*no answer"):
+                made.store.read_rows(config, view, [b"a"])
+            return time.monotonic() - began
+
+        gate.flows.clear()
+        assert 0.4 < took() < 10
+        assert took() < 0.1, "nobody else waits"
+        gate.flows.set()
+        assert took() < 0.1, "nor asks before the pause is over"
+        other = open_store(config)
+        assert other.read_rows(config, view, [b"a"]) == [row(1, 1)]
+        other.teardown(config, [view], [])
+    gate.shut()
+
+
+def gate_to(kind: str) -> tuple[Gate, str]:
+    """An open gate before the server of the tests, and the URL through it."""
+    parts = urlsplit(url_of(kind))
+    gate = Gate(parts.hostname or "127.0.0.1", parts.port or {"redis": 6379, "postgres": 5432}[kind])
+    gate.open()
+    return gate, parts._replace(netloc=f"{parts.username + '@' if parts.username else ''}127.0.0.1:{gate.port}").geturl()
 
 
 def test_names_with_any_character_reach_nothing_but_their_own_rows(stored: Online) -> None:

@@ -193,7 +193,10 @@ def many_rows(n_keys: int, version: int) -> tuple[list[bytes], list[bytes]]:
 
 
 class Gate:
-    """A port in front of a server, which can be shut and opened again: for clients, the server is down and back."""
+    """A port in front of a server, which can be shut and opened again: for clients, the server is down and back.
+
+    While `flows` is not set, it accepts and nothing comes through: for clients, the server hangs.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -202,6 +205,8 @@ class Gate:
             self.port = probe.getsockname()[1]
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
+        self.flows = threading.Event()
+        self.flows.set()
 
     def open(self) -> None:
         """Let clients through."""
@@ -233,6 +238,7 @@ class Gate:
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
+                self.flows.wait()
                 target.sendall(data)
         except OSError:
             return
