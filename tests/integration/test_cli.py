@@ -2,12 +2,18 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loop_home import one_object, tree
 from loop_setup import MLFLOW_WARNS, Loop, Pitwall, loop_environment
+
+from pipelines import cli, flows
+from pipelines.errors import SourcePausedError
+from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.simulator import SimulatorSource
 
 SCORES = ("accuracy", "top3", "mae", "rps", "log_loss")
 RACE, DRIVER = "2024_03", "bea_rowe"
@@ -199,6 +205,9 @@ def test_what_cannot_be_answered_is_a_named_error(
         (("ingest", "--source", "simulator", "--seasons", "2022-2024"), "how many seasons"),
         (("ingest", "--source", "simulator", "--seasons", "1", "--path", "."), "reads nothing"),
         (("ingest", "--source", "simulator", "--seasons", "1", "--races", "0"), "greater than or equal to 1"),
+        (("ingest", "--source", "files", "--path", ".", "--seasons", "2024", "--seed", "3"), "are for the simulator"),
+        (("ingest", "--report", "--rounds", "3"), "give --source NAME too"),
+        (("run", "--source", "jolpica", "--seasons", "2024", "--races", "3"), "are for the simulator"),
         (("run", "--source", "simulator"), "--seasons"),
     ],
 )
@@ -253,6 +262,44 @@ def test_an_empty_home_has_a_status(pitwall: Pitwall, tmp_path: Path) -> None:
     assert found["champion"] is None
     assert pitwall("status", home=tmp_path / "home").code == 0
     assert not (tmp_path / "home").exists(), "asking writes nothing"
+
+
+class PausesOnce(SimulatorSource):
+    """A source whose service has no room for another request when it is asked first."""
+
+    paused = False
+
+    def fingerprint(self) -> None:
+        """Not known before the service is asked."""
+
+    def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
+        """Pause, or the races."""
+        if not PausesOnce.paused:
+            PausesOnce.paused = True
+            raise SourcePausedError("web: got its limit used up; run the same command again from 12:00:00 UTC on")
+        yield from super().read(seasons, report)
+
+
+def test_a_run_whose_source_pauses_says_so_and_goes_on_with_the_same_command(
+    pitwall: Pitwall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def run_step(step: str, *_: object) -> dict[str, Any]:
+        done.append(step)
+        return {"decision": {"promote": True}}
+
+    monkeypatch.setattr(PausesOnce, "paused", False)
+    monkeypatch.setattr(cli, "choose_source", lambda *_, **__: (PausesOnce(seasons=1, races=1, seed=3), [2024]))
+    monkeypatch.setattr(flows, "run_step", run_step)
+    command = ("run", "--source", "fastf1", "--seasons", "2024", "--json")
+    first = pitwall(*command, home=tmp_path / "home")
+    assert (first.code, first.out, done) == (1, "", [])
+    assert "run the same command again from 12:00:00 UTC on; no race was complete" in " ".join(first.err.split())
+    second = pitwall(*command, home=tmp_path / "home")
+    assert second.code == 0, second.err
+    assert one_object(second.out)["steps"][0]["report"]["seasons"] == [2024]
+    assert tuple(done) == flows.STEPS[1:]
 
 
 def test_two_homes_never_touch_each_other(pitwall: Pitwall, tmp_path: Path) -> None:
