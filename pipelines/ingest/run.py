@@ -54,7 +54,8 @@ def ingest(
         source: what to read.
         seasons: seasons to read; others in the lake stay as they are.
         progress: called with (what is being done, steps done, steps in all).
-        observed_at: when the source is asked, UTC; a classification that it corrects became known then. Default: now.
+        observed_at: when a classification that the source corrects became known, UTC. Default: when the source has told of the
+            season; nothing that it said was heard later than that.
     Returns:
         What was read, written, left out and why. Up to date: `skipped_up_to_date` is set and nothing was read or written.
     Raises:
@@ -74,7 +75,7 @@ def ingest(
     lake.root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(str(lake.root / ".lock")):
         lake.check_kind(is_simulated=source.is_simulated)
-        run = _Run(settings, source, report, progress or _tell_nobody, as_utc(observed_at or pd.Timestamp.now("UTC")))
+        run = _Run(settings, source, report, progress or _tell_nobody, observed_at)
         if all(run.is_up_to_date(season) for season in asked):
             report.skipped_up_to_date = True
             report.seconds = time.perf_counter() - started
@@ -115,7 +116,7 @@ class _Run:
     """One ingest under the lake's lock."""
 
     def __init__(
-        self, settings: Settings, source: Source, report: IngestReport, tell: Progress, observed_at: pd.Timestamp
+        self, settings: Settings, source: Source, report: IngestReport, tell: Progress, observed_at: pd.Timestamp | None
     ) -> None:
         self.settings = settings
         self.source = source
@@ -196,9 +197,10 @@ class _Run:
             return
         if "sources" not in self.known.get(str(offered.season), {}):  # or a folder that was deleted would come back
             self.kept.adopt(self.lake, offered.season)
+        observed_at = as_utc(self.observed_at or _now())
         self.kept.refuse_unfinished(offered.season, reading=self.source.name, rounds=offered.rounds)
         same_recipe = self._recorded(offered.season).get("code") == self.code
-        whole, corrected = self.kept.update(self.source.name, offered, self.observed_at, same_recipe=same_recipe)
+        whole, corrected = self.kept.update(self.source.name, offered, observed_at, same_recipe=same_recipe)
         for table, rows in corrected.items():
             self.report.corrected[table] = self.report.corrected.get(table, 0) + rows
         own = self.own.stage(offered.season, whole.tables, whole.quarantine)
@@ -260,6 +262,10 @@ class _Run:
                 "partitions": dict(season.lake.files),
             }
         write_json(self.record, {"seasons": self.known})
+
+
+def _now() -> pd.Timestamp:
+    return pd.Timestamp.now("UTC")
 
 
 def _together(quarantines: Sequence[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

@@ -65,8 +65,8 @@ class Merged:
 def merge(sources: Mapping[str, Tables]) -> Merged:
     """Merge what `sources` (name -> canonical tables of one season, validated) say.
 
-    With one source its tables come out as they are. Races of a source that is not asked for them (`PRECEDENCE`) are the calendar it
-    went by: its rows are moved from there, and that is all.
+    With one source its tables come out as they are. Races of a source that is not asked for them (`PRECEDENCE`) are the calendar
+    that it went by: its rows are moved from there, and that is all.
 
     Raises:
         DifferentRacesError: a `race_id` means another race for one source than for another.

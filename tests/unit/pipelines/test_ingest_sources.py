@@ -18,6 +18,8 @@ from pipelines.errors import (
     SourcePausedError,
     SourceUnfinishedError,
 )
+from pipelines.ingest import run
+from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.choose import choose_source
 from pipelines.ingest.merging import differences
 from pipelines.ingest.merging.kept import KeptSources
@@ -285,6 +287,36 @@ def test_a_corrected_result_is_read_as_of_before_and_after(settings: Settings, f
     )
     assert ingest(settings, Told("jolpica", again), [SEASON], observed_at=AT).corrected == {}
     pd.testing.assert_frame_equal(lake.read("entries"), versions)
+
+
+def test_a_correction_is_known_when_its_season_was_told_not_when_the_ingest_began(
+    settings: Settings, files: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that allows few requests is asked for minutes, and may correct itself in between."""
+    clock = [AT]
+
+    class Slow(Told):
+        def offered(self, season: int) -> SeasonTables:
+            clock[0] += pd.Timedelta(minutes=8)
+            return super().offered(season)
+
+    later = {table: _a_year_later(rows) for table, rows in files.items()}
+    both = {table: pd.concat([rows, later[table]], ignore_index=True) for table, rows in files.items()}
+    seasons = [SEASON, SEASON + 1]
+    ingest(settings, Told("jolpica", both), seasons, observed_at=AT - pd.Timedelta(days=1))
+    monkeypatch.setattr(run, "_now", lambda: clock[0])
+    corrected = {**both, "entries": both["entries"].assign(status="Disqualified")}
+    ingest(settings, Slow("jolpica", corrected), seasons)
+    rows = Lake(settings.lake_dir).read("entries")
+    heard = rows[rows["status"] == "Disqualified"].groupby("season")["created_timestamp"].agg(["min", "max"])
+    assert heard.to_numpy().tolist() == [[AT + pd.Timedelta(minutes=minutes)] * 2 for minutes in (8, 16)]
+
+
+def _a_year_later(rows: pd.DataFrame) -> pd.DataFrame:
+    year = pd.Timedelta(days=365)
+    moved = rows.assign(**{column: rows[column] + year for column in rows.select_dtypes("datetimetz").columns})
+    moved["season"] = SEASON + 1
+    return moved.assign(race_id=moved["race_id"].str.replace(str(SEASON), str(SEASON + 1))) if "race_id" in moved else moved
 
 
 def test_differences_are_reported_with_counts_and_rows(settings: Settings, files: Frames, jolpica: Frames) -> None:
