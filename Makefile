@@ -48,5 +48,5 @@ fmt: venv ## format and sort imports
 bench: venv ## speed as ratios against a reference measured in the same run
 	@$(BIN)/python tests/benchmarks/run.py
 
-clean: ## remove the environment and the default home
-	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the environment and the caches of tools; a home (PITWALL_HOME) stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

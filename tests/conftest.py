@@ -16,7 +16,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real races 2018-2024 beside the checkout (not part of the repository; see its SOURCES.md).
+    """The folder of real races 2018-2024 beside the checkout (not part of the repository).
 
     Skips where it is absent; in CI its absence is a failure, because then the tests that matter most would not run.
     """
