@@ -15,6 +15,10 @@ from feature_repo.settings import Settings
 from serving.metrics import MULTIPROCESS_DIR
 
 DRAIN_SECONDS = 20
+
+HEALTHCHECK_SECONDS = 60
+"""A worker process that gives no sign for that long is ended and begun anew; on a busy machine, starting takes more than 5 s."""
+
 MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 """How long (seconds) and how often again a service asks MLflow, where the environment does not say. MLflow's own defaults hold a
 thread for minutes once its server is gone, and the service asks again by itself."""
@@ -48,6 +52,7 @@ def serve(
             workers=workers,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_worker_healthcheck=HEALTHCHECK_SECONDS,
         )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class Metrics:
         counted = self.registry
         if IN_FILES:
             _forget_ended_processes()
-            counted = CollectorRegistry()
-            multiprocess.MultiProcessCollector(counted)
+            counted = CollectorRegistry(auto_describe=False)
+            counted.register(_Counted())
         now = CollectorRegistry(auto_describe=False)
         now.register(_Now(measured))
         return bytes(generate_latest(counted)) + bytes(generate_latest(now))
@@ -171,9 +171,30 @@ class _Now(Collector):
         return self._gauges
 
 
+class _Counted(Collector):
+    """What all processes have counted and measured."""
+
+    def collect(self) -> Iterable[Metric]:
+        """The sums of their files, but for one that is only being made: it is empty, which the library takes for damage."""
+        found: Iterable[Metric] = multiprocess.MultiProcessCollector.merge([str(path) for path in _files("*.db") if _size(path)])
+        return found
+
+
+def _files(pattern: str) -> Iterable[Path]:
+    return Path(os.environ[MULTIPROCESS_DIR]).glob(pattern)
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 of a file that is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _forget_ended_processes() -> None:
     """Drop what processes that are no more measured of themselves; what they counted stays."""
-    for path in Path(os.environ[MULTIPROCESS_DIR]).glob("gauge_live*.db"):
+    for path in _files("gauge_live*.db"):
         pid = int(path.stem.rpartition("_")[2])
         try:
             os.kill(pid, 0)

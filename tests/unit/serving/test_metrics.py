@@ -137,6 +137,13 @@ def test_a_process_that_ended_waits_for_nothing_and_what_it_counted_stays(tmp_pa
     assert "pitwall_comparisons_left_out_total 23.0" in told
 
 
+def test_a_process_that_is_only_starting_does_not_spoil_the_page(tmp_path: Path) -> None:
+    """Between making a file and giving it its length a process may take a while, or be killed."""
+    with process(tmp_path, "3") as one:
+        (tmp_path / f"counter_{one.pid + 1}.db").touch()
+        assert "pitwall_waiting 3.0" in page(one)
+
+
 @pytest.mark.parametrize("problems", [{}, {"champion": True}], ids=["none", "champion"])
 def test_a_role_without_a_problem_says_so(problems: dict[str, bool]) -> None:
     metrics = Metrics()
