@@ -348,7 +348,7 @@ TABLES: dict[str, Table] = {
             "race_control",
             "messages of race control during the race session",
             ("race_id", EVENT, "category", "message"),
-            "event = created = instant of the message",
+            "event = instant of the message; created = event, or when a recording says that it came, if that is later",
             {
                 **_RACE,
                 "category": Col("str", "kind of message"),

@@ -42,8 +42,8 @@ class RawSeason:
         pit_stops: the right-hand names of `timing.PIT_COLUMNS`, session clock (`timing.PIT_RULES`); none: derived from laps.
         weather: the right-hand names of `conditions.WEATHER_COLUMNS` and `round`, session clock (`conditions.WEATHER_RULES`).
         track_status: as weather, of `conditions.STATUS_COLUMNS` (`conditions.STATUS_RULES`).
-        race_control: `conditions.CONTROL_CONTENT`, `time` in UTC; optionally `session_time`, session clock, null where not known
-            (`conditions.CONTROL_RULES`).
+        race_control: `conditions.CONTROL_CONTENT`, `time` in UTC; optionally `session_time`, session clock, null where not known,
+            and `known`, session clock at which the message came (`conditions.CONTROL_RULES`).
         circuits: `circuit_id, name, locality, country, lat_deg, lng_deg, altitude_m`.
         drivers: `driver_id, given_name, family_name, date_of_birth, nationality`.
         constructors: `constructor_id, name, nationality`.

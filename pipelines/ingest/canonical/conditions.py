@@ -124,12 +124,12 @@ def make_timed(table: str, raw: pd.DataFrame, clock: SessionClock, sieve: Sieve)
 def make_race_control(raw: pd.DataFrame, laps: pd.DataFrame, clock: SessionClock, sieve: Sieve) -> pd.DataFrame:
     """Race control messages of one season on the clock of the laps.
 
-    Messages with a `session_time` are put there. Most have the true time of day only, laps count from the scheduled start, and a
-    race may start minutes or hours late. A message that names a lap was sent after the leader began it, so the first message of a
-    lap minus the begin of that lap is a little more than the delay: take the 25th percentile over the race's laps (red flags put
-    a few laps wide of the mark, and lap 1 does not count, because messages before the start name it too), less 20 s, so that
-    messages are late rather than early. Checked with the chequered flag of the 104 races that have one: put 14 s before to 15 s
-    after the winner's line in 95 %.
+    Messages with a `session_time` are put there, and are known when they came (`known`), if that was later. Most have the true
+    time of day only, laps count from the scheduled start, and a race may start minutes or hours late. A message that names a
+    lap was sent after the leader began it, so the first message of a lap minus the begin of that lap is a little more than the
+    delay: take the 25th percentile over the race's laps (red flags put a few laps wide of the mark, and lap 1 does not count,
+    because messages before the start name it too), less 20 s, so that messages are late rather than early. Checked with the
+    chequered flag of the 104 races that have one: put 14 s before to 15 s after the winner's line in 95 %.
     """
     kept = sieve.check("race_control", raw, [("unknown race", lambda rows: ~rows["round"].isin(list(clock.starts)))])
     begun = laps.groupby(["round", "lap"])["lap_start"].min().rename("begun").reset_index()
@@ -141,4 +141,5 @@ def make_race_control(raw: pd.DataFrame, laps: pd.DataFrame, clock: SessionClock
     at = joined["time"] - pd.to_timedelta(seconds, unit="s").astype("timedelta64[us]")
     if "session_time" in joined:
         at = clock.utc(joined["round"], joined["session_time"]).fillna(at)
-    return joined.assign(event_timestamp=at, created_timestamp=at)
+    came = clock.utc(joined["round"], joined["known"]) if "known" in joined else at
+    return joined.assign(event_timestamp=at, created_timestamp=at.where(~(came > at), came))

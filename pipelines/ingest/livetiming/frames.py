@@ -136,7 +136,10 @@ def _status(recording: Recording, _codes: Mapping[str, str], season: int, round_
 
 
 def _control(recording: Recording, _codes: Mapping[str, str], season: int, round_: int) -> pd.DataFrame:
-    """Race control messages with the session clock: the time they carry, moved by the median of (line - message)."""
+    """Race control messages with the session clock: the time they carry, moved by the median of (line - message).
+
+    `known` is when the line came: a message that was late was not read at the time it carries.
+    """
     response, rows, lines = [], [], []
     for (at, content), row in zip(recording.topics["RaceControlMessages"], recording.rows["RaceControlMessages"], strict=True):
         found = content.get("Messages", [])
@@ -146,9 +149,10 @@ def _control(recording: Recording, _codes: Mapping[str, str], season: int, round
             lines.append(at)
     messages = pd.DataFrame(api.race_control_messages("", response=response))
     sent = pd.to_datetime(messages["Time"], utc=True)
-    zero = (sent - pd.to_timedelta(pd.Series(lines, index=messages.index))).median() if len(messages) else pd.NaT
-    messages["SessionTime"] = sent - zero
-    return fastf1_tables.control_rows(messages, season, round_, recording.files["RaceControlMessages"], rows)
+    came = pd.to_timedelta(pd.Series(lines, index=messages.index))
+    messages["SessionTime"] = sent - ((sent - came).median() if len(messages) else pd.NaT)
+    control = fastf1_tables.control_rows(messages, season, round_, recording.files["RaceControlMessages"], rows)
+    return control.assign(known=came.dt.total_seconds().to_numpy())
 
 
 _MAKE = {

@@ -21,8 +21,10 @@ from pipelines.ingest.canonical.courses import COURSE
 from pipelines.ingest.canonical.entries import RESULT_CONTENT
 from pipelines.ingest.canonical.reading import FILE, ROW
 from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.canonical.timing import make_clock
 from pipelines.ingest.fastf1.library import fastf1_log
-from pipelines.ingest.fastf1.tables import LIVE_TABLES, RawFrames
+from pipelines.ingest.fastf1.session import MIN_LAPS_SHARE
+from pipelines.ingest.fastf1.tables import LIVE_TABLES, RawFrames, no_laps
 from pipelines.ingest.livetiming.frames import SessionInfo, driver_list, raw_frames, session_info
 from pipelines.ingest.livetiming.streams import Recording, find_recordings, fingerprint, read_recording
 from pipelines.lake import Lake
@@ -183,25 +185,55 @@ class LiveTimingSource:
         return float(second.total_seconds() - (ends.min() - starts[round_]).total_seconds())
 
     def _season(self, season: int, races: Sequence[_Race], sieve: Sieve) -> SeasonTables:
-        frames = RawFrames()
-        for race in races:
-            _quarantine_bad_lines(race, sieve)
-            for table, frame in raw_frames(race.recording, race.codes, season, race.round, sieve.report).items():
-                frames.add(table, frame, sieve)
-            logger.info("race_read source=livetiming season=%s round=%s from=%s", season, race.round, race.recording.name)
         rounds = frozenset(race.round for race in races)
         known = self._lake.read("races", [season])
         known = known[known["round"].isin(rounds)].reset_index(drop=True)
         calendar, results = _known(self._lake, known, season)
+        frames, origins = RawFrames(), dict[int, float]()
+        for race in races:
+            _quarantine_bad_lines(race, sieve)
+            recorded = raw_frames(race.recording, race.codes, season, race.round, sieve.report)
+            said = {race.round: race.origin} if race.origin is not None else {}
+            origins |= make_clock(recorded.get("laps", no_laps()), {}, said).origins
+            winner_laps = results.loc[results["round"] == race.round, "laps_completed"].max()
+            for table, frame in _if_whole(race, recorded, winner_laps, sieve.report).items():
+                frames.add(table, frame, sieve)
+            logger.info("race_read source=livetiming season=%s round=%s from=%s", season, race.round, race.recording.name)
         raw = RawSeason(
             season=season,
             races=calendar,
             results=results,
             **{table: frames.get(table, sieve) for table in LIVE_TABLES},
-            origins={race.round: race.origin for race in races if race.origin is not None},
+            origins=origins,
         )
         tables = assemble(raw, self.name, sieve)
         return replace(tables, rounds=rounds, calendar=known)
+
+
+def _if_whole(
+    race: _Race, recorded: dict[str, pd.DataFrame], winner_laps: float, report: IngestReport
+) -> dict[str, pd.DataFrame]:
+    """What was recorded, without laps and stints if too few laps are in it: they would hide who has them all.
+
+    Args:
+        race: which recording of which race.
+        recorded: raw frames.
+        winner_laps: laps of the winner, as the lake has them.
+        report: gets a note of what is left out.
+    """
+    if "laps" in recorded:
+        laps = float(recorded["laps"]["lap"].nunique())
+    elif "stints" in recorded and len(recorded["stints"]):
+        laps = float(recorded["stints"].groupby("code")["length_laps"].sum().max())
+    else:
+        return recorded
+    if not laps < MIN_LAPS_SHARE * winner_laps:
+        return recorded
+    report.note(
+        f"livetiming: {race.recording.name}: laps, stints and pit stops of {race.season} round {race.round} are left out: "
+        f"got {laps:.0f} of {winner_laps:.0f} laps, expected at least {MIN_LAPS_SHARE:.0%}"
+    )
+    return {table: rows for table, rows in recorded.items() if table not in ("laps", "stints")}
 
 
 def _codes(recording: Recording, entries: pd.DataFrame) -> dict[str, str]:

@@ -16,6 +16,9 @@ from source_views import Told
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError
 from pipelines.ingest.base import IngestReport, SeasonTables
+from pipelines.ingest.canonical import timing
+from pipelines.ingest.canonical.reading import FILE, ROW
+from pipelines.ingest.livetiming import source as source_module
 from pipelines.ingest.livetiming.source import LiveTimingSource
 from pipelines.ingest.livetiming.streams import find_recordings, read_recording
 from pipelines.ingest.run import ingest
@@ -171,8 +174,22 @@ def test_race_control_is_put_on_the_session_clock_not_on_the_time_of_day(home: S
     control = season.tables["race_control"].sort_values("event_timestamp")
     # sent 13:07:00, when the race scheduled for 13:00 began; the two lines came 0.4 and 0.6 s after what they carry
     assert control["event_timestamp"].tolist() == [START + pd.Timedelta(seconds=seconds) for seconds in (0.5, 120.5)]
+    assert control["created_timestamp"].tolist() == [START + pd.Timedelta(seconds=seconds) for seconds in (0.5, 120.6)]
     assert control["message"].tolist() == ["GO", "IT'S"]
     assert control["lap"].astype("Int64").tolist() == [pd.NA, 2]
+
+
+def test_a_message_that_came_late_is_not_known_before_it_came(home: Settings, tmp_path: Path) -> None:
+    """It carries 13:08:00, a minute after the start, and came five minutes after that, when the connection was back."""
+    late = {"Utc": "2030-05-05T13:08:00", "Category": "Flag", "Flag": "RED", "Message": "RED FLAG"}
+    topics = {
+        **TOPICS,
+        "RaceControlMessages": [*TOPICS["RaceControlMessages"], ("00:16:00.000", {"Messages": {"2": late}})],
+    }
+    season, _ = read(home, write_session(tmp_path / "s", topics))
+    row = season.tables["race_control"].set_index("message").loc["RED FLAG"]
+    assert row["event_timestamp"] == START + pd.Timedelta(seconds=60.6)
+    assert row["created_timestamp"] == START + pd.Timedelta(minutes=6)
 
 
 def test_stints_follow_from_the_laps_on_each_set(home: Settings, tmp_path: Path) -> None:
@@ -185,6 +202,43 @@ def test_stints_follow_from_the_laps_on_each_set(home: Settings, tmp_path: Path)
     # known when the feed counted the last lap, 20 and 50 minutes into a recording that began 10 before the start
     assert stints["event_timestamp"].tolist() == [START + pd.Timedelta(minutes=10), START + pd.Timedelta(minutes=40)]
     assert "laps: no rows of 2030" in report.notes
+
+
+@pytest.mark.parametrize(("counted", "kept"), [(26, False), (27, True)])
+def test_a_recording_that_was_cut_off_does_not_hide_who_has_the_whole_race(
+    home: Settings, tmp_path: Path, counted: int, *, kept: bool
+) -> None:
+    """Of 30 laps; a source with fewer than nine tenths of them would be believed before one that has them all."""
+    lake = Lake(home.lake_dir)
+    lake.write("races", 2030, lake.read("races").assign(scheduled_laps=50))  # it was stopped early
+    tyres = [*TOPICS["TimingAppData"][:-1], ("00:40:00.000", {"Lines": {"1": {"Stints": {"1": {"TotalLaps": counted - 10}}}}})]
+    season, report = read(home, write_session(tmp_path / "s", {**TOPICS, "TimingAppData": tyres}))
+    assert len(season.tables["stints"]) == (2 if kept else 0)
+    said = "laps, stints and pit stops of 2030 round 3 are left out: got 26 of 30 laps, expected at least 90%"
+    notes = [note for note in report.notes if "are left out" in note]
+    assert notes == ([] if kept else [f"livetiming: {tmp_path / 's'}: {said}"])
+    assert len(season.tables["weather"]) == 30
+
+
+def test_the_laps_of_a_recording_that_was_cut_off_still_tell_when_the_race_began(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = source_module.raw_frames
+
+    def with_laps(*args: Any) -> dict[str, pd.DataFrame]:
+        lap = {name: None for name, _ in {**timing.LAP_COLUMNS, **timing.LAP_OPTIONAL}.values()}
+        two = [
+            {**lap, "season": 2030.0, "round": 3.0, "code": "AAA", "lap": number, "start": start, "end": start + 90.0}
+            for number, start in ((1.0, LIGHTS_OUT_S), (2.0, LIGHTS_OUT_S + 90.0))
+        ]
+        laps = pd.DataFrame(two).assign(**{FILE: "s", ROW: 1})
+        return {**{table: rows for table, rows in frames(*args).items() if table != "stints"}, "laps": laps}
+
+    monkeypatch.setattr(source_module, "raw_frames", with_laps)
+    season, report = read(home, write_session(tmp_path / "s", without("SessionStatus")))
+    assert [note for note in report.notes if "got 2 of 30 laps" in note]
+    assert all(season.tables[table].empty for table in ("laps", "stints", "pit_stops"))
+    assert season.tables["weather"]["event_timestamp"].iloc[5] == START + pd.Timedelta(seconds=15)
 
 
 def test_packed_and_compressed_streams_say_the_same(home: Settings, tmp_path: Path) -> None:
@@ -292,7 +346,7 @@ def test_a_recording_of_the_live_connection_says_the_same_as_the_archive(home: S
 
 
 def test_a_driver_unknown_by_letters_is_known_by_number(home: Settings, tmp_path: Path) -> None:
-    tyres = [("00:05:00.000", {"Lines": {"22": {"Stints": {"0": {"Compound": "SOFT", "TotalLaps": 3, "StartLaps": 0}}}}})]
+    tyres = [("00:05:00.000", {"Lines": {"22": {"Stints": {"0": {"Compound": "SOFT", "TotalLaps": 30, "StartLaps": 0}}}}})]
     season, _ = read(home, write_session(tmp_path / "s", {**TOPICS, "TimingAppData": tyres}))
     assert season.tables["stints"]["driver_id"].tolist() == ["beta"]
 
