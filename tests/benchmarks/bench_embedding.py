@@ -2,8 +2,8 @@
 
 Both start from the PNG's bytes. Seconds are processor seconds of one thread, so that a shared machine changes them little; the
 two sides take turns. `equal` is whether the embeddings agree: cosine, after taking the mean embedding away (plain cosine hides
-damage from low precision), at least 0.9999 on average. `python -m tests.benchmarks.bench_embedding` prints the table of
-docs/encoder.md. Measured on a shared 2-core machine with AVX512-bfloat16; see there for figures.
+damage from low precision), at least 0.9999 on average. `python -m tests.benchmarks.bench_embedding` prints the table of the
+network alone in docs/benchmarks.md.
 """
 
 import time

@@ -91,7 +91,7 @@ def test_a_url_of_no_known_store_is_bad_usage(settings: Settings, url: str) -> N
 def test_a_store_whose_package_is_not_installed_names_the_extra(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for url, extra in ((REDIS, "redis"), (POSTGRES, "postgres")):
-        with pytest.raises(OnlineUrlError, match=rf"pip install 'pitwall\[{extra}\]'"):
+        with pytest.raises(OnlineUrlError, match=rf"pip install '\.\[{extra}\]'"):
             online_config(at(settings, url))
 
 

@@ -38,7 +38,7 @@ def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SparkNotAvailableError, match=r"pip install 'pitwall\[spark\]'") as caught:
+    with pytest.raises(SparkNotAvailableError, match=r"pip install '\.\[spark\]'") as caught:
         spark_session()
     assert isinstance(caught.value, PitwallError)
 
