@@ -87,7 +87,7 @@ def _store_of(url: str) -> str:
     store = _STORES[scheme]
     module, extra = _EXTRAS[store]
     if importlib.util.find_spec(module) is None:
-        raise OnlineUrlError(f"online_url: {scheme} needs the package {module}; run `pip install '.[{extra}]'` beside pyproject.toml")
+        raise OnlineUrlError(f"online_url: {scheme} needs the package {module}; run `pip install '.[{extra}]'` in a checkout")
     return store
 
 

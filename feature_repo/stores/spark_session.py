@@ -68,7 +68,7 @@ def spark_session(master: str = LOCAL_MASTER, conf: Mapping[str, str] | None = N
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SparkNotAvailableError(
-            f"engine spark: got no PySpark ({error}), expected the extra `spark`; run `pip install '.[spark]'` beside pyproject.toml"
+            f"engine spark: got no PySpark ({error}), expected the extra `spark`; run `pip install '.[spark]'` in a checkout"
         ) from error
     running = SparkSession.getActiveSession()
     if running is not None and not running.sparkContext._jsc.sc().isStopped():
