@@ -3,20 +3,36 @@
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fastf1.ergast.interface
 import fastf1.req
 import pandas as pd
 import pytest
 from http_recorded import recorded_jolpica, recorded_livetiming, recorded_schedule
-from http_replay import ReplayServer, Response, cut_off, html_page, once, reset, server_error, too_many, truncated, wrong_type
-from jolpica_pages import jolpica_from_ergast
+from jolpica_pages import jolpica_from_ergast, no_rows
+from killed_run import kill_on_the_way
+from replay_server import (
+    ReplayServer,
+    Response,
+    cut_off,
+    html_page,
+    once,
+    reset,
+    server_error,
+    slow,
+    too_many,
+    truncated,
+    wrong_type,
+)
 
+from feature_repo.files import sha256_file
 from feature_repo.settings import Settings
-from pipelines.errors import SourceMissingError, SourcePausedError
+from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.fastf1.source import FastF1Source
 from pipelines.ingest.files.source import FilesSource
@@ -68,6 +84,11 @@ def read(server: ReplayServer, tmp_path: Path, slept: list[float]) -> Read:
         return told
 
     return call
+
+
+def lake_hashes(folder: Path) -> dict[str, str]:
+    """Every file of a lake and its SHA-256."""
+    return {str(file.relative_to(folder)): sha256_file(file) for file in sorted(folder.rglob("*.parquet"))}
 
 
 @dataclass(frozen=True)
@@ -200,18 +221,6 @@ def test_laps_are_those_of_the_files_column_by_column(fetched: Fetched, files: d
         assert first["lap_time_s"][timing["driverId"]] == pytest.approx(60 * int(minutes) + float(seconds), abs=1e-6)
 
 
-def no_results(season: int, round_: int) -> dict[str, Any]:
-    """What Jolpica answers about a race that was not held."""
-    return {
-        "MRData": {
-            "limit": "30",
-            "offset": "0",
-            "total": "0",
-            "RaceTable": {"season": str(season), "round": str(round_), "Races": []},
-        }
-    }
-
-
 FAULTS = {
     "reset": reset(),
     "html": html_page(),
@@ -220,9 +229,7 @@ FAULTS = {
     "5xx": server_error(),
     "foreign": Response(body={"detail": "ok"}),
     "csv": wrong_type(),
-    "other types": Response(
-        body=no_results(2018, 5) | {"MRData": {**no_results(2018, 5)["MRData"], "RaceTable": {"Races": [7]}}}
-    ),
+    "other types": Response(body={"MRData": {**no_rows()["MRData"], "RaceTable": {"Races": [7]}}}),
 }
 
 
@@ -234,7 +241,7 @@ CALENDAR, RESULTS = f"{ERGAST}/2018/races.json", f"{ERGAST}/2018/5/results.json"
     [*((RESULTS, fault) for fault in FAULTS), (CALENDAR, "reset"), (CALENDAR, "html"), (CALENDAR, "other types")],
 )
 def test_a_passing_fault_is_got_over(read: Read, server: ReplayServer, slept: list[float], path: str, fault: str) -> None:
-    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
     server.on(path, once(FAULTS[fault]))
     with pytest.raises(SourceMissingError, match=r"season 2018: got no race with results and timing of rounds 5"):
         read(2018, rounds=[5])
@@ -255,9 +262,97 @@ def test_a_lasting_fault_pauses_the_run(read: Read, server: ReplayServer, slept:
 
 def test_a_failure_that_fastf1_swallows_pauses_the_run(read: Read, server: ReplayServer, slept: list[float]) -> None:
     server.on(f"{SPA}/WeatherData.jsonStream", server_error())
-    with pytest.raises(SourcePausedError, match=r"timing of season 2020 round 7: got HTTP 503 for .*WeatherData"):
-        read(2020, rounds=[7])
+    with pytest.raises(SourcePausedError, match=r"timing of season 2020 round 7: got HTTP 503 for .*WeatherData") as paused:
+        read(2020, rounds=[7, 8, 9, 12])
+    assert "(season 2020: 0 of 4 races are complete; --rounds 8-9,12 goes on without round 7)" in str(paused.value)
     assert len(slept) == 2
+
+
+@pytest.mark.parametrize("fault", ["reset", "html", "truncated", "csv", "other types", "slow", "429", "cancelled"])
+def test_whatever_a_service_does_the_lake_stays_and_goes_on_when_it_is_healed(
+    fetched: Fetched, server: ReplayServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    settings = settings_of(tmp_path / "home", server)
+    shutil.copytree(fetched.settings.lake_dir, settings.lake_dir)
+    shutil.copytree(fetched.settings.home / "sources", settings.home / "sources")
+    before = lake_hashes(settings.lake_dir)
+    answers = {**FAULTS, "slow": slow({}, 600), "429": too_many(60), "cancelled": no_rows(season=2018, round=5)}
+    server.on(RESULTS, answers[fault])
+    monkeypatch.setattr(fastf1.ergast.interface, "TIMEOUT", 0.5 if fault == "slow" else 30.0)
+    errors = {"other types": SourceFormatError, "cancelled": SourceMissingError}
+    with pytest.raises(errors.get(fault, SourcePausedError)):
+        ingest(settings, FastF1Source(settings, rounds=[5], sleep=lambda _: None), [2018])
+    assert lake_hashes(settings.lake_dir) == before
+    server._routes.clear()
+    # its results are there now, and that there were none is an answer, which is good for hours; nobody recorded the timing
+    with pytest.raises(SourceMissingError):
+        ingest(settings, FastF1Source(settings, rounds=[5], refresh=fault == "cancelled", sleep=lambda _: None), [2018])
+    assert any("/2018-05-13_Race/" in path for path in server.paths())
+    assert lake_hashes(settings.lake_dir) == before
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+import fastf1.req
+from feature_repo.settings import Settings
+from pipelines.ingest.fastf1.source import FastF1Source
+from pipelines.ingest.run import ingest
+
+fastf1.req._SessionWithRateLimiting._RATE_LIMITS = {}
+url = sys.argv[2]
+settings = Settings(home=Path(sys.argv[1]), jolpica_url=f"{url}/ergast/f1", livetiming_url=url, schedule_url=url)
+ingest(settings, FastF1Source(settings, rounds=[4, 5]), [2018])
+"""
+
+
+def test_a_run_killed_in_mid_season_downloads_nothing_twice(server: ReplayServer, tmp_path: Path, fetched: Fetched) -> None:
+    server.on(RESULTS, once(slow(no_rows(season=2018, round=5), seconds=600)))
+    settings = settings_of(tmp_path / "home", server)
+
+    def is_stuck() -> bool:
+        return any(request.path == RESULTS for request in server.requests)
+
+    kill_on_the_way(_CHILD, str(settings.home), server.url, folder=tmp_path, when=is_stuck)
+    assert Lake(settings.lake_dir).read("races").empty
+    server.on(RESULTS, no_rows(season=2018, round=5))
+    server.requests[-1:] = []  # the one that was never answered
+    ingest(settings, FastF1Source(settings, rounds=[4, 5]), [2018])
+    assert set(Counter(server.paths()).values()) == {1}
+    assert lake_hashes(settings.lake_dir) == lake_hashes(fetched.settings.lake_dir)
+
+
+def test_an_answer_that_is_not_as_documented_is_no_pause_and_is_asked_for_again(
+    read: Read, server: ReplayServer, slept: list[float]
+) -> None:
+    path = f"{ERGAST}/2018/5/results.json"
+    server.on(path, FAULTS["other types"])
+    with pytest.raises(SourceFormatError, match=r"2018/5/results.json, row 1, column 'Races': got 7, expected an object"):
+        read(2018, rounds=[5])
+    assert slept == [2.0, 4.0]
+    server.on(path, no_rows(season=2018, round=5))
+    with pytest.raises(SourceMissingError, match=r"got no race with results and timing of rounds 5"):
+        read(2018, rounds=[5])
+    assert {path: server.paths().count(path) for path in set(server.paths())} == {
+        **{"/schedule_2018.json": 1, f"{CALENDAR}?limit=100": 1},
+        path: 4,
+    }
+
+
+def test_a_race_that_fastf1_cannot_read_is_left_out_and_the_season_goes_on(read: Read, server: ReplayServer) -> None:
+    """Real: Monza in 2018. Every request is answered, and asking again changes nothing."""
+    timing = f"{BAKU}/TimingData.jsonStream"
+    server.on(timing, Response(body=b"\xef\xbb\xbf", content_type="application/octet-stream"))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
+    for _ in range(2):
+        report = IngestReport("fastf1", is_simulated=False, seasons=[2018])
+        with pytest.raises(SourceMissingError, match=r"got no race with results and timing of rounds 4, 5"):
+            read(2018, rounds=[4, 5], report=report)
+        left_out, cancelled = report.notes
+        assert re.match(r"fastf1: season 2018 round 4: FastF1 finds timing of 1 of 51 laps in the archive \(.*\)", left_out)
+        assert "to download it once more, ask for this round alone (--rounds) with --refresh; not ingested" in left_out
+        assert "round 5: there are no results" in cancelled
+        assert server.paths().count(timing) == 2  # once more to be sure; the later run asks for nothing
 
 
 LIMITED = {
@@ -311,7 +406,7 @@ def test_the_limit_of_jolpica_is_one_for_all_sources_that_ask_it(
 ) -> None:
     # FastF1 knows Jolpica by a pattern with its name in it; this one means our server
     monkeypatch.setattr(fastf1.req._SessionWithRateLimiting, "_RATE_LIMITS", {re.compile("^http(?!jolpi)"): []})
-    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
     with pytest.raises(SourceMissingError):
         read(2018, rounds=[5])
     asked = tmp_path / "home" / "cache" / "limits" / "jolpica" / "requests.json"
@@ -346,7 +441,7 @@ def test_a_race_that_was_not_held_yet_is_noted_and_not_asked_for(server: ReplayS
 
 def test_a_cancelled_race_is_noted(read: Read, server: ReplayServer) -> None:
     report = IngestReport("fastf1", is_simulated=False, seasons=[2018])
-    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
     with pytest.raises(SourceMissingError):
         read(2018, rounds=[5], report=report)
     assert report.notes == ["fastf1: season 2018 round 5: there are no results: cancelled, or not published yet; not ingested"]
@@ -357,7 +452,7 @@ def test_without_fastf1s_schedule_its_fallbacks_are_used(
     read: Read, server: ReplayServer, slept: list[float], fault: Response
 ) -> None:
     server.on("/schedule_2018.json", fault)
-    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
     with pytest.raises(SourceMissingError):
         read(2018, rounds=[5])
     assert f"{ERGAST}/2018.json" in server.paths()
@@ -381,7 +476,7 @@ def test_what_there_cannot_be_is_said_before_anything_is_fetched(
 
 
 def test_refresh_asks_again(read: Read, server: ReplayServer) -> None:
-    server.on(f"{ERGAST}/2018/5/results.json", no_results(2018, 5))
+    server.on(f"{ERGAST}/2018/5/results.json", no_rows(season=2018, round=5))
     for refresh, requests in ((False, 3), (False, 3), (True, 6)):
         with pytest.raises(SourceMissingError):
             read(2018, rounds=[5], refresh=refresh)
@@ -390,7 +485,7 @@ def test_refresh_asks_again(read: Read, server: ReplayServer) -> None:
 
 def test_a_refresh_that_was_stopped_goes_on_where_it_was(read: Read, server: ReplayServer) -> None:
     results = f"{ERGAST}/2018/5/results.json"
-    server.on(results, no_results(2018, 5))
+    server.on(results, no_rows(season=2018, round=5))
     with pytest.raises(SourceMissingError):
         read(2018, rounds=[5])
     server.on(results, once(too_many(1800)))

@@ -2,21 +2,24 @@
 
 import copy
 import json
-import os
-import signal
-import subprocess
-import sys
+import re
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from http_replay import (
+from http_recorded import recorded_jolpica
+from jolpica_made import laps_from_fastf1, seasons_from_folder
+from jolpica_pages import jolpica_from_ergast, jolpica_from_folder
+from jolpica_pages import page as cut
+from killed_run import kill_on_the_way
+from replay_server import (
     Clock,
     Handler,
     ReplayServer,
@@ -24,18 +27,14 @@ from http_replay import (
     Response,
     html_page,
     in_turn,
-    jolpica_from_ergast,
-    jolpica_from_folder,
     once,
-    recorded_jolpica,
     reset,
     server_error,
     slow,
     too_many,
     truncated,
+    wrong_type,
 )
-from jolpica_made import laps_from_fastf1, seasons_from_folder
-from jolpica_pages import page as cut
 
 from feature_repo.files import sha256_file
 from feature_repo.settings import Settings
@@ -77,6 +76,7 @@ def a_source(server: ReplayServer, home: Path, clock: Clock | None = None, **opt
         refresh=options.pop("refresh", False),
         sleep=clock.sleep,
         clock=clock,
+        **{name: options.pop(name) for name in ("timeout_s", "max_retries") if name in options},
     )
     _open_clients.append(client)
     return JolpicaSource(settings, client=client, clock=clock, **options)
@@ -317,43 +317,92 @@ def test_passing_faults_all_over_a_season_change_nothing(server: ReplayServer, t
     assert sum(wait >= 7 for wait in clock.slept) == 1
 
 
-@pytest.mark.parametrize(
-    ("fault", "error", "said"),
-    [
-        (truncated(), SourceFormatError, r"2030/3/laps.json\?limit=100: got .*expected one whole JSON document"),
-        (html_page(), SourceFormatError, r"2030/3/laps.json\?limit=100: got text/html.*expected application/json"),
-        (Response(body={"MRData": {}}), SourceFormatError, r"2030/3/laps.json\?limit=100, column 'MRData.limit': got None"),
-        (too_many(1800), SourcePausedError, r"2030/3/laps.json\?limit=100: got HTTP 429.*season 2030: 1 of 2 races are complete"),
-        (reset(), SourcePausedError, r"2030/3/laps.json\?limit=100.*run the same command again.*1 of 2 races"),
-    ],
-    ids=["truncated", "html", "other JSON", "429", "reset"],
-)
-def test_a_lasting_fault_names_the_url(
-    server: ReplayServer, tmp_path: Path, fault: Response, error: type[Exception], said: str
+@dataclass(frozen=True)
+class Lasting:
+    """A fault that stays: where, what is answered, what is asked for, and the error that names it."""
+
+    path: str | None
+    answer: Any
+    error: type[Exception]
+    said: str
+    season: int = 2030
+    rounds: list[int] | None = None
+
+
+LAPS = r"2030/3/laps.json\?limit=100"
+LASTING = {
+    "truncated JSON": Lasting("2030/3/laps", truncated(), SourceFormatError, LAPS + ": got .*expected one whole JSON document"),
+    "HTML page": Lasting("2030/3/laps", html_page(), SourceFormatError, LAPS + ": got text/html.*expected application/json"),
+    "wrong type": Lasting("2030/3/laps", wrong_type(), SourceFormatError, LAPS + ": got text/csv.*expected application/json"),
+    "other JSON": Lasting("2030/3/laps", {"MRData": {}}, SourceFormatError, LAPS + ", column 'MRData.limit': got None"),
+    "429": Lasting("2030/3/laps", too_many(1800), SourcePausedError, LAPS + ": got HTTP 429.*season 2030: 1 of 2 races are"),
+    "reset": Lasting("2030/3/laps", reset(), SourcePausedError, LAPS + ".*run the same command again.*1 of 2 races"),
+    "slow body": Lasting("2030/3/laps", slow({"MRData": {}}, 600), SourcePausedError, LAPS + ": got ReadTimeout.*1 of 2 races"),
+    "sprint weekend": Lasting(
+        "2030/sprint", truncated(), SourceFormatError, "2030/sprint.json.*expected one whole JSON document"
+    ),
+    "cancelled race": Lasting(None, None, SourceMissingError, "got no results of rounds 2", rounds=[2]),
+    "empty season": Lasting(None, None, SourceMissingError, "season 2031: got an empty calendar", season=2031),
+}
+
+
+@pytest.fixture(scope="module")
+def first_race(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home into which round 1 was ingested."""
+    home = tmp_path_factory.mktemp("first") / "home"
+    with ReplayServer() as replay:
+        replay.serve(jolpica_from_folder(AUTHORED))
+        ingest(Settings(home=home), a_source(replay, home, rounds=[1]), [2030])
+    return home
+
+
+@pytest.fixture(scope="module")
+def whole_lake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The lake of the hand-written season, ingested at once from a service without faults."""
+    home = Settings(home=tmp_path_factory.mktemp("whole") / "home")
+    with ReplayServer() as replay:
+        replay.serve(jolpica_from_folder(AUTHORED))
+        replay.serve(seasons_from_folder(AUTHORED))
+        ingest(home, a_source(replay, home.home), [2030])
+    return lake_hashes(home)
+
+
+# a page that repeats: `test_a_page_that_repeats_ends_in_an_error_and_is_not_kept`
+@pytest.mark.parametrize("fault", LASTING.values(), ids=LASTING)
+def test_a_lasting_fault_is_named_leaves_the_lake_and_a_healed_service_completes_it(
+    server: ReplayServer, tmp_path: Path, first_race: Path, whole_lake: dict[str, str], fault: Lasting
 ) -> None:
-    server.on(f"{BASE}/2030/3/laps.json", fault)
-    with pytest.raises(error, match=said):
+    home = Settings(home=tmp_path / "home")
+    shutil.copytree(first_race, home.home)
+    before = lake_hashes(home)
+    if fault.path is not None:
+        server.on(f"{BASE}/{fault.path}.json", fault.answer)
+    hasty = {"timeout_s": 0.5, "max_retries": 1} if fault is LASTING["slow body"] else {}
+    with pytest.raises(fault.error, match=fault.said):
+        ingest(home, a_source(server, home.home, rounds=fault.rounds, **hasty), [fault.season])
+    assert lake_hashes(home) == before
+    server._routes.clear()
+    ingest(home, a_source(server, home.home), [2030])
+    assert lake_hashes(home) == whole_lake
+    twice = {path.partition("?")[0] for path, times in Counter(server.paths()).items() if times > 1}
+    assert twice <= {f"{BASE}/{fault.path}.json"}  # what was answered is kept
+
+
+def test_a_value_that_is_not_as_documented_names_the_file_to_delete(
+    server: ReplayServer, tmp_path: Path, clean: SeasonTables
+) -> None:
+    laps = answer_of(jolpica_from_folder(AUTHORED), "2030/1/laps.json", limit="100")
+    laps["MRData"]["RaceTable"]["Races"][0]["Laps"][1]["Timings"][0]["time"] = "soon"
+    server.on(f"{BASE}/2030/1/laps.json", once(Response(body=laps)))
+    with pytest.raises(SourceFormatError, match=r"2030/1/laps.json\?limit=100, row 5, column 'time': got 'soon'") as error:
         read(a_source(server, tmp_path), 2030)
-    # what was fetched is kept: it is not asked for again
     asked = Counter(server.paths())
-    with pytest.raises(error):
-        read(a_source(server, tmp_path), 2030)
-    again = Counter(server.paths()) - asked
-    assert set(again) == {f"{BASE}/2030/3/laps.json?limit=100"}
-
-
-def test_a_lasting_fault_leaves_the_lake_and_the_next_run_completes_it(server: ReplayServer, tmp_path: Path) -> None:
-    home = Settings(home=tmp_path)
-    ingest(home, a_source(server, tmp_path, rounds=[1]), [2030])
-    before = Lake(home.lake_dir).read("laps")
-    is_broken = True
-    server.on(f"{BASE}/2030/3/laps.json", lambda _: truncated() if is_broken else None)
-    with pytest.raises(SourceFormatError, match=r"2030/3/laps\.json"):
-        ingest(home, a_source(server, tmp_path), [2030])
-    pd.testing.assert_frame_equal(Lake(home.lake_dir).read("laps"), before)
-    is_broken = False
-    ingest(home, a_source(server, tmp_path), [2030])
-    assert set(Lake(home.lake_dir).read("laps")["race_id"]) == {"2030_01", "2030_03"}
+    named = re.search(r"delete (\S+) and run the same command again", str(error.value))
+    assert named is not None
+    Path(named[1]).unlink()
+    [season], _ = read(a_source(server, tmp_path), 2030)
+    same_as_clean(season, clean)
+    assert {path for path in asked if server.paths().count(path) > 1} == {f"{BASE}/2030/1/laps.json?limit=100"}
 
 
 @pytest.mark.parametrize(
@@ -525,26 +574,14 @@ def test_a_run_killed_in_mid_season_downloads_nothing_twice(server: ReplayServer
     stuck = f"{BASE}/2030/3/pitstops.json"
     body = answer_of(jolpica_from_folder(AUTHORED), "2030/3/pitstops.json", limit="100")
     server.on(stuck, once(slow(body, seconds=60)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(tmp_path), f"{server.url}{BASE}", str(AFTER)], cwd=tmp_path, env=environment
-    )
-    try:
-        until(lambda: any(request.path == stuck for request in server.requests), child)
-    finally:
-        child.send_signal(signal.SIGKILL)
-    assert child.wait(timeout=10) == -signal.SIGKILL
+
+    def is_stuck() -> bool:
+        return any(request.path == stuck for request in server.requests)
+
+    kill_on_the_way(_CHILD, str(tmp_path), f"{server.url}{BASE}", str(AFTER), folder=tmp_path, when=is_stuck)
     home = Settings(home=tmp_path)
     assert Lake(home.lake_dir).read("races").empty
     ingest(home, a_source(server, tmp_path, Clock(time.time())), [2030])
     assert set(Lake(home.lake_dir).read("races")["race_id"]) == {"2030_01", "2030_03"}
     twice = {path for path, times in Counter(server.paths()).items() if times > 1}
     assert twice == {f"{stuck}?limit=100"}  # the one that was never answered
-
-
-def until(reached: Callable[[], bool], child: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
-    while not reached():
-        assert child.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

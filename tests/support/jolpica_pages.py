@@ -26,6 +26,12 @@ def window(params: Mapping[str, str]) -> tuple[int, int]:
     return min(int(params.get("limit", DEFAULT_LIMIT)), LARGEST_LIMIT), int(params.get("offset", 0))
 
 
+def no_rows(**labels: int) -> dict[str, Any]:
+    """What the service answers where it has no rows; `labels`: the season and the round it was asked about."""
+    table = {**{name: str(value) for name, value in labels.items()}, "Races": []}
+    return {"MRData": {"limit": f"{DEFAULT_LIMIT}", "offset": "0", "total": "0", "RaceTable": table}}
+
+
 def whole(document: Mapping[str, Any]) -> bool:
     """The document holds all rows of its list."""
     return len(list(_rows(document))) == int(document["MRData"]["total"])

@@ -63,18 +63,23 @@ class Watch:
         refused: URL path -> last HTTP status of 400 or more, unless it was answered later.
         limit: the limit that was reached, if any.
         heard: URLs that were answered, from the cache or not.
+        downloaded: URL paths that a service answered anew, neither from the cache nor by confirming what is there.
+        asked_again: paths of sessions whose incomplete timing was dropped to download it once more; never forgotten.
     """
 
     swallowed: list[BaseException] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     limit: LimitReachedError | None = None
     heard: list[str] = field(default_factory=list)
+    downloaded: list[str] = field(default_factory=list)
+    asked_again: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         """Begin anew."""
         self.swallowed.clear()
         self.refused.clear()
         self.heard.clear()
+        self.downloaded.clear()
         self.limit = None
 
     def hear(self, response: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -85,6 +90,8 @@ class Watch:
         """
         self.heard.append(response.url)
         path = urlsplit(response.url).path
+        if response.status_code != 304 and not getattr(response, "from_cache", False):
+            self.downloaded.append(path)
         self.refused.pop(path, None)
         if response.status_code >= 400:
             self.refused[path] = response.status_code

@@ -7,7 +7,7 @@ import fastf1
 import pandas as pd
 import requests
 from fastf1.core import Session
-from fastf1.exceptions import RateLimitExceededError
+from fastf1.exceptions import DataNotLoadedError, RateLimitExceededError
 
 from pipelines.ingest.fastf1 import tables
 from pipelines.ingest.fastf1.library import ACCOUNT, Watch, forget_session
@@ -21,20 +21,31 @@ class IncompleteError(Exception):
     """What FastF1 gave is not all there is: worth another try."""
 
 
-def load_race(session: Session, watch: Watch, winner_laps: float) -> str | None:
-    """Let FastF1 load a race; why there is nothing to load, or None where it is all there.
+def load_race(session: Session, watch: Watch, winner_laps: float, *, is_settled: bool) -> str | None:
+    """Let FastF1 load a race; why it has to be left out, or None where it is all there.
+
+    Timing that FastF1 finds incomplete, or cannot read, though every request was answered, is downloaded once more; then it stays
+    in the cache as it is, and the race is left out by this run and by later ones.
 
     Args:
         session: the race.
         watch: what hears what FastF1 swallows.
         winner_laps: laps of the winner; with far fewer the timing is cut off (three of 71 are missing of one real race).
+        is_settled: the race was so long ago that the archive will not change; of others nothing incomplete is kept.
     Raises:
         RateLimitExceededError: a limit was reached, whether FastF1 let that pass or not.
         IncompleteError, requests.RequestException: something could not be had now.
     """
-    session.load(laps=True, telemetry=False, weather=True, messages=True)
+    is_read = True
+    try:
+        session.load(laps=True, telemetry=False, weather=True, messages=True)
+    except requests.RequestException:
+        raise
+    except (DataNotLoadedError, LookupError, TypeError, ValueError) as error:
+        watch.swallowed.append(error)
+        is_read = False
     reveal(watch)
-    laps = session.laps["LapNumber"].max() if len(getattr(session, "_laps", ())) else 0
+    laps = session.laps["LapNumber"].max() if is_read and len(getattr(session, "_laps", ())) else 0
     if laps > 0 and not laps < MIN_LAPS_SHARE * winner_laps:
         return None
     status = next((status for path, status in watch.refused.items() if path.endswith("/TimingData.jsonStream")), None)
@@ -42,9 +53,17 @@ def load_race(session: Session, watch: Watch, winner_laps: float) -> str | None:
         forget_session(session.api_path)  # it may be published any time
         denied = f"; if the archive wants an account, set {' and '.join(ACCOUNT)}" if status in (401, 403) else ""
         return f"the live timing archive has no timing of it (HTTP {status}){denied}"
-    forget_session(session.api_path)
     reasons = "; ".join(f"{type(error).__name__}: {error}" for error in watch.swallowed[:3]) or "FastF1 gives no reason"
-    raise IncompleteError(f"timing of {laps:.0f} laps of {winner_laps:.0f} ({reasons})")
+    found = f"timing of {laps:.0f} of {winner_laps:.0f} laps"
+    is_new = any(path.startswith(session.api_path) for path in watch.downloaded)
+    is_first = is_new and session.api_path not in watch.asked_again
+    if is_first or not is_settled:
+        forget_session(session.api_path)
+    if is_first:
+        watch.asked_again.add(session.api_path)
+        raise IncompleteError(f"{found} ({reasons})")
+    again = "to download it once more, ask for this round alone (--rounds) with --refresh" if is_settled else "try again tomorrow"
+    return f"FastF1 finds {found} in the archive ({reasons}); {again}"
 
 
 def reveal(watch: Watch) -> None:

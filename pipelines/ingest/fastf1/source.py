@@ -21,7 +21,7 @@ from fastf1.ergast import Ergast
 from fastf1.exceptions import ErgastError, RateLimitExceededError
 
 from feature_repo.settings import Settings
-from pipelines.errors import SourceMissingError, SourcePausedError
+from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
 from pipelines.ingest.canonical import circuits, entries
 from pipelines.ingest.canonical.assemble import RawSeason, assemble
@@ -40,6 +40,8 @@ from pipelines.ingest.fastf1.session import (
 from pipelines.ingest.fastf1.tables import LIVE_TABLES, RawFrames
 from pipelines.ingest.jolpica import tables as jolpica_tables
 from pipelines.ingest.jolpica.pages import Page
+from pipelines.ingest.rounds import as_option, listed, rounds_to_read
+from pipelines.ingest.web.ages import SETTLED_AFTER_S
 from pipelines.ingest.web.answers import ask_again_at, from_then_on
 
 logger = logging.getLogger(__name__)
@@ -124,7 +126,8 @@ class FastF1Source:
         )
         if calendar.empty:
             raise SourceMissingError(f"fastf1: season {season}: got an empty calendar, expected races; ask for other seasons")
-        rounds = self._asked_rounds(season, calendar, asked, sieve.report)
+        known = {int(round_) for round_ in calendar["round"]}
+        rounds = rounds_to_read(self.name, season, self._rounds, known, sieve.report, is_only_season=len(asked) == 1)
         read = _Season(calendar, jolpica_tables.circuits([page]), session_starts(events))
         pause: SourcePausedError | None = None
         for round_ in rounds:
@@ -137,26 +140,16 @@ class FastF1Source:
             whole = self._rounds is None and pause is None and not read.left_out
             yield self._tables(season, read, sieve, None if whole else frozenset(read.complete))
         if pause is not None:
-            done = f"(season {season}: {len(read.complete)} of {len(rounds)} races are complete)"
-            raise SourcePausedError(f"{pause} {done}", pause.retry_at) from pause
+            done = f"season {season}: {len(read.complete)} of {len(rounds)} races are complete"
+            rest = [later for later in rounds if later > round_]
+            if rest and not isinstance(pause.__cause__, RateLimitExceededError):  # it may be this race alone
+                done += f"; --rounds {as_option(rest)} goes on without round {round_}"
+            raise SourcePausedError(f"{pause} ({done})", pause.retry_at) from pause
         if not read.complete:
             raise SourceMissingError(
-                f"fastf1: season {season}: got no race with results and timing of rounds {_listed(rounds)}, expected one; ask "
+                f"fastf1: season {season}: got no race with results and timing of rounds {listed(rounds)}, expected one; ask "
                 "for other rounds, or again after the race"
             )
-
-    def _asked_rounds(self, season: int, calendar: pd.DataFrame, asked: list[int], report: IngestReport) -> list[int]:
-        known = sorted(int(round_) for round_ in calendar["round"].unique())
-        if self._rounds is None:
-            return known
-        missing = [round_ for round_ in self._rounds if round_ not in known]
-        found = [round_ for round_ in self._rounds if round_ in known]
-        if missing:
-            said = f"season {season}: got no rounds {_listed(missing)}, expected rounds {known[0]}-{known[-1]}"
-            if len(asked) == 1 or not found:
-                raise SourceMissingError(f"fastf1: {said}; ask for some of those")
-            report.note(f"fastf1: {said}")
-        return found
 
     def _read_race(self, season: int, round_: int, events: Any, read: _Season, sieve: Sieve, watch: Watch) -> None:
         """Add one race to what was read, or say why it is left out.
@@ -193,7 +186,8 @@ class FastF1Source:
         )
         session = events.get_event_by_round(round_).get_session("Race")
         longest = rows["laps_completed"].max()
-        missing = self._ask(watch, f"timing of {where}", lambda: load_race(session, watch, longest))
+        is_settled = self._clock() - start.timestamp() > SETTLED_AFTER_S
+        missing = self._ask(watch, f"timing of {where}", lambda: load_race(session, watch, longest, is_settled=is_settled))
         if missing is not None:
             self._leave_out(read, round_, f"{where}: {missing}", sieve)
             return
@@ -223,6 +217,7 @@ class FastF1Source:
 
         Raises:
             SourcePausedError: a limit was reached, or there is no answer.
+            SourceFormatError: the answer is not as documented; it is not kept.
         """
         for attempt in range(1, TRIES + 1):
             watch.forget()
@@ -242,6 +237,8 @@ class FastF1Source:
                 happened = " ".join(str(error).split())
                 if not isinstance(error, IncompleteError):
                     happened = f"{type(error).__name__}: {happened}"
+                if attempt == TRIES and isinstance(error, SourceFormatError):
+                    raise
                 if attempt == TRIES:
                     retry_at = ask_again_at(time.time())
                     raise SourcePausedError(
@@ -274,7 +271,3 @@ class FastF1Source:
         )
         tables = assemble(raw, self.name, sieve)
         return SeasonTables(season, tables.tables, tables.quarantine, rounds)
-
-
-def _listed(rounds: Sequence[int]) -> str:
-    return ", ".join(map(str, rounds))

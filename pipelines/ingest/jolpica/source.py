@@ -28,6 +28,7 @@ from pipelines.ingest.catalogue import limits
 from pipelines.ingest.jolpica import tables
 from pipelines.ingest.jolpica.pages import Page, PagesDifferError, read_pages
 from pipelines.ingest.jolpica.season import RaceDocuments, SeasonDocuments, raw_season
+from pipelines.ingest.rounds import listed, rounds_to_read
 from pipelines.ingest.web.ages import race_age_s, season_age_s
 from pipelines.ingest.web.client import PoliteClient
 
@@ -92,7 +93,7 @@ class JolpicaSource:
         documents = self._season_documents(season, asked, sieve.report)
         held = documents.held()
         if not held:
-            which = "any race" if self._rounds is None else f"rounds {_listed(self._rounds)}"
+            which = "any race" if self._rounds is None else f"rounds {listed(self._rounds)}"
             raise SourceMissingError(
                 f"jolpica: season {season}: got no results of {which}, expected those of races that were held; ask for other "
                 "seasons or rounds, or again after the race"
@@ -128,10 +129,10 @@ class JolpicaSource:
             raise SourceMissingError(
                 f"jolpica: season {season}: got an empty calendar, expected races; ask for seasons from 1950 to the current one"
             )
-        if self._rounds is not None:
-            calendar = self._asked_rounds(season, calendar, asked, report)
+        known = {int(round_) for round_ in calendar["round"]}
+        rounds = rounds_to_read(self.name, season, self._rounds, known, report, is_only_season=len(asked) == 1)
+        calendar = calendar[calendar["round"].isin(rounds)].reset_index(drop=True)
         age = season_age_s(season, calendar["race_start"], self._clock())
-        rounds = [int(round_) for round_ in sorted(calendar["round"])]
         few = self._rounds is not None and len(rounds) <= FEW_ROUNDS
         scopes = [f"{season}/{round_}" for round_ in rounds] if few else [f"{season}"]
         with_sprint = calendar.loc[calendar["sprint_date"].notna(), "round"]
@@ -154,19 +155,6 @@ class JolpicaSource:
             qualifying=wanted(tables.qualifying(all_of("qualifying", scopes))),
             sprint=wanted(tables.sprint(all_of("sprint", sprints))),
         )
-
-    def _asked_rounds(self, season: int, calendar: pd.DataFrame, asked: list[int], report: IngestReport) -> pd.DataFrame:
-        rounds = self._rounds or []
-        missing = [round_ for round_ in rounds if round_ not in set(calendar["round"])]
-        if missing:
-            said = (
-                f"season {season}: got no rounds {_listed(missing)}, expected rounds {calendar['round'].min():.0f}-"
-                f"{calendar['round'].max():.0f}"
-            )
-            if len(asked) == 1 or len(missing) == len(rounds):
-                raise SourceMissingError(f"jolpica: {said}; ask for some of those")
-            report.note(said)
-        return calendar[calendar["round"].isin(rounds)].reset_index(drop=True)
 
     def _race_documents(self, season: int, round_: int, documents: SeasonDocuments) -> RaceDocuments:
         started = time.perf_counter()
@@ -208,7 +196,3 @@ class JolpicaSource:
         url = f"{self._base_url}/{name}"
         fetched = self._client.get_json(path, params, max_age_s=max_age_s, validate=lambda body: check(Page(url, name, body)))
         return Page(url, name, fetched.data, self._client.kept_file(path, params))
-
-
-def _listed(rounds: Sequence[int]) -> str:
-    return ", ".join(map(str, rounds))
