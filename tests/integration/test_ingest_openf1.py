@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from http_recorded import recorded_openf1
-from http_replay import ReplayServer, Request, Response, html_page, in_turn, once, server_error
+from replay_server import ReplayServer, Request, Response, html_page, in_turn, once, server_error
 
 from feature_repo.settings import Settings
 from pipelines import schemas

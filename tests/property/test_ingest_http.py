@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from http_replay import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_server import Clock
 
 from pipelines.errors import SourcePausedError
 from pipelines.ingest.web.cache import ResponseCache, Stored

@@ -3,28 +3,25 @@
 Prints docs/recorded-races.md: `python tests/support/recorded_races.py ../shared/data > docs/recorded-races.md`.
 """
 
-import functools
-import json
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import pandas as pd
-from http_replay import Handler, ReplayServer, Request, Response, jolpica_from_ergast, recorded_jolpica
+from http_recorded import recorded_jolpica
+from jolpica_pages import jolpica_from_ergast, no_rows
 from lake_differences import Frames, differences
+from replay_server import Handler, Request, Response
+from replayed_home import replayed_home
 
-from feature_repo.settings import Settings
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.files.source import FilesSource
-from pipelines.ingest.jolpica import source as jolpica
+from pipelines.ingest.jolpica.source import JolpicaSource
 from pipelines.ingest.livetiming.source import LiveTimingSource
 from pipelines.ingest.run import ingest
-from pipelines.ingest.web.client import PoliteClient
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES
 
-_NO_RACES = {"RaceTable": {"Races": []}}
 RACES = {2018: 4, 2020: 7, 2022: 1, 2023: 5}
 # (table, column): rows that differ beyond tolerance, and why.
 EXPLAINED = {
@@ -54,13 +51,9 @@ ALONE = {
 
 def from_recordings(home: Path, shared: Path) -> Lake:
     """A lake of the four races from Jolpica's responses (recorded; made from the database where none was) and live timing."""
-    with ReplayServer() as server, mock.patch.object(jolpica, "PoliteClient", functools.partial(PoliteClient, sleep=_at_once)):
-        server.serve(first_laps(shared))
-        server.serve(recorded_jolpica(shared))
-        server.serve(jolpica_from_ergast(shared))
-        settings = Settings(home=home, jolpica_url=f"{server.url}/ergast/f1")
+    with replayed_home(home, first_laps(shared), recorded_jolpica(shared), jolpica_from_ergast(shared)) as settings:
         for season, round_ in RACES.items():
-            ingest(settings, jolpica.JolpicaSource(settings, rounds=[round_]), [season])
+            ingest(settings, JolpicaSource(settings, rounds=[round_]), [season])
     ingest(settings, LiveTimingSource(settings, [shared / "raw_api" / "livetiming"]), list(RACES))
     return Lake(settings.lake_dir)
 
@@ -75,7 +68,7 @@ def first_laps(shared: Path) -> Handler:
                 path = request.path.removesuffix(".json") + "/1.json"
                 return recorded(Request(request.method, path, {}, request.headers))
             if request.path.endswith(f"/{season}/{round_}/pitstops.json"):
-                return Response(body=json.dumps({"MRData": {"limit": "100", "offset": "0", "total": "0", **_NO_RACES}}).encode())
+                return Response(body=no_rows(season=season, round=round_))
         return None
 
     return answer
@@ -91,10 +84,6 @@ def from_files(shared: Path) -> Frames:
                 parts.setdefault(table, []).append(frame[frame["round"] == RACES[season.season]])
     full = {table: [frame for frame in frames if len(frame)] for table, frames in parts.items()}
     return {table: pd.concat(frames, ignore_index=True) for table, frames in full.items() if frames}
-
-
-def _at_once(_seconds: float) -> None:
-    """Instead of waiting."""
 
 
 def as_page(table: pd.DataFrame) -> str:

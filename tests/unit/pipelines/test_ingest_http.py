@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from http_replay import (
+from jolpica_pages import jolpica_from_folder
+from replay_server import (
     Clock,
     ReplayServer,
     Request,
@@ -24,7 +25,6 @@ from http_replay import (
     cut_off,
     html_page,
     in_turn,
-    jolpica_from_folder,
     once,
     reset,
     server_error,

@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_replay import (
-    ReplayServer,
-    Request,
-    Response,
-    jolpica_from_ergast,
-    jolpica_from_folder,
-    recorded_jolpica,
-    recorded_livetiming,
-    recorded_openf1,
-    recorded_schedule,
-)
+from http_recorded import recorded_jolpica, recorded_livetiming, recorded_openf1, recorded_schedule
 from hypothesis import given
 from hypothesis import strategies as st
-from jolpica_pages import page, window
+from jolpica_pages import jolpica_from_ergast, jolpica_from_folder, page, window
+from replay_server import ReplayServer, Request, Response
 
 AUTHORED = Path(__file__).resolve().parents[1] / "data" / "http" / "jolpica"
 
