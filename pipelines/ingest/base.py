@@ -1,6 +1,6 @@
 """What a source of races is: something that yields the canonical tables of a season, and accounts for every row it read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ class SeasonTables:
             stays.
         calendar: for a source that has no races of its own, the rows of `races` that it put its instants by. They are kept with
             what it said, so that its rows follow when another start is believed, and never get into the lake themselves.
+        told: canonical table -> round -> hash of what the source itself said of a classification (`canonical.told`). With it a
+            correction that comes together with new code is told from a difference that the code makes.
     """
 
     season: int
@@ -26,6 +28,7 @@ class SeasonTables:
     quarantine: dict[str, pd.DataFrame] = field(default_factory=dict)
     rounds: frozenset[int] | None = None
     calendar: pd.DataFrame | None = None
+    told: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass

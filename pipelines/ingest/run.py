@@ -27,7 +27,7 @@ from pipelines import schemas
 from pipelines.errors import LakeSchemaError, SeasonsError, SourcePausedError, TooManyQuarantinedError
 from pipelines.ingest.base import IngestReport, SeasonTables, Source
 from pipelines.ingest.merging import differences
-from pipelines.ingest.merging.kept import KeptSources
+from pipelines.ingest.merging.kept import KeptSources, Update
 from pipelines.ingest.merging.merge import Merged, merge
 from pipelines.lake import Lake, StagedSeason
 from pipelines.steps import code_hash
@@ -105,8 +105,7 @@ def _tell_nobody(_what: str, _done: int, _total: int) -> None:
 class _Staged:
     """One season on its way: what the source said, and the lake that follows from it."""
 
-    own: StagedSeason | None
-    rounds: frozenset[int] | None
+    own: tuple[StagedSeason, Update] | None
     lake: StagedSeason
     sources: tuple[str, ...]
     merged: Merged
@@ -139,7 +138,7 @@ class _Run:
         )
 
     def _recorded(self, season: int) -> dict[str, Any]:
-        """What is known of this source's last word on a season: `fingerprint, code, partitions`; empty if nothing is."""
+        """What is known of this source's last word on a season: `fingerprint, partitions`; empty if nothing is."""
         return dict(self.known.get(str(season), {}).get("sources", {}).get(self.source.name, {}))
 
     def is_up_to_date(self, season: int) -> bool:
@@ -158,8 +157,8 @@ class _Run:
         remove_leftovers(self.lake.root)
         if self.own.root.exists():
             remove_leftovers(self.own.root)
-        for season in asked:  # before a service is asked for what could not be merged
-            self.kept.refuse_unfinished(season, reading=self.source.name, rounds=None)
+        for year in asked:  # before a service is asked for what could not be merged
+            self.kept.refuse_unfinished(year, reading=self.source.name, rounds=None)
         staged: list[_Staged] = []
         paused = None
         try:
@@ -173,9 +172,8 @@ class _Run:
             self._refuse_wrong_books(asked, staged, complete=paused is None)
         except BaseException:
             for season in staged:
-                for part in (season.own, season.lake):
-                    if part is not None:
-                        shutil.rmtree(part.folder, ignore_errors=True)
+                for part in (season.lake, *(season.own or ())[:1]):
+                    shutil.rmtree(part.folder, ignore_errors=True)
             raise
         self.tell("replacing partitions", len(asked), len(asked) + 1)
         self._publish(staged)
@@ -193,28 +191,27 @@ class _Run:
             self.report.rounds[offered.season] = sorted(offered.rounds)
         if self.source.is_simulated:  # nothing else may share a lake with it, so there is nothing to merge
             lake = self.lake.stage(offered.season, offered.tables, offered.quarantine)
-            staged.append(_Staged(None, None, lake, (self.source.name,), Merged(dict(offered.tables))))
+            staged.append(_Staged(None, lake, (self.source.name,), Merged(dict(offered.tables))))
             return
         if "sources" not in self.known.get(str(offered.season), {}):  # or a folder that was deleted would come back
             self.kept.adopt(self.lake, offered.season)
         observed_at = as_utc(self.observed_at or _now())
         self.kept.refuse_unfinished(offered.season, reading=self.source.name, rounds=offered.rounds)
-        same_recipe = self._recorded(offered.season).get("code") == self.code
-        whole, corrected = self.kept.update(self.source.name, offered, observed_at, same_recipe=same_recipe)
-        for table, rows in corrected.items():
+        update = self.kept.update(self.source.name, offered, observed_at, self.code)
+        for table, rows in update.corrected.items():
             self.report.corrected[table] = self.report.corrected.get(table, 0) + rows
-        own = self.own.stage(offered.season, whole.tables, whole.quarantine)
+        own = self.own.stage(offered.season, update.whole.tables, update.whole.quarantine)
         try:
             others = [name for name in self.kept.names(offered.season) if name != self.source.name]
             said = {name: self.kept.read(name, offered.season) for name in others}
             said[self.source.name] = own.read()
             merged = merge(said)
-            quarantine = _together([whole.quarantine, *[self.kept.quarantine(name, offered.season) for name in others]])
+            quarantine = _together([update.whole.quarantine, *[self.kept.quarantine(name, offered.season) for name in others]])
             lake = self.lake.stage(offered.season, merged.tables, quarantine)
         except BaseException:
             shutil.rmtree(own.folder, ignore_errors=True)
             raise
-        staged.append(_Staged(own, offered.rounds, lake, tuple(said), merged))
+        staged.append(_Staged((own, update), lake, tuple(said), merged))
 
     def _refuse_wrong_books(self, asked: list[int], staged: list[_Staged], *, complete: bool) -> None:
         """Raise if a source broke its contract: seasons, kind of rows, or rows that nobody accounted for."""
@@ -238,26 +235,22 @@ class _Run:
 
     def _publish(self, staged: list[_Staged]) -> None:
         """Rename everything into place, between withdrawing the record and writing it again."""
-        others: dict[str, Any] = {}
         for season in staged:
-            said = dict(self.known.get(str(season.lake.season), {}).get("sources", {}))
-            # which code wrote the partitions outlives a kill: without it a correction could not be told from a new recipe
-            withdrawn = {name: {"code": record["code"]} for name, record in said.items() if "code" in record}
-            self.known[str(season.lake.season)] = {"sources": withdrawn}
-            others[str(season.lake.season)] = {name: record for name, record in said.items() if name != self.source.name}
+            said = self.known.get(str(season.lake.season), {}).get("sources", {})
+            others = {name: record for name, record in said.items() if name != self.source.name}
+            self.known[str(season.lake.season)] = {"sources": others}
         write_json(self.record, {"seasons": self.known})
         for season in staged:
             if season.own is not None:
-                self.kept.publish(self.source.name, season.own, season.rounds)
+                self.kept.publish(self.source.name, *season.own)
             self.lake.publish(season.lake)
             differences.keep(self.settings, season.lake.season, season.sources, season.merged)
             mine = {
                 "fingerprint": self.fingerprint,
-                "code": self.code,
-                "partitions": dict(season.own.files) if season.own is not None else {},
+                "partitions": dict(season.own[0].files) if season.own is not None else {},
             }
             self.known[str(season.lake.season)] = {
-                "sources": {**others[str(season.lake.season)], self.source.name: mine},
+                "sources": {**self.known[str(season.lake.season)]["sources"], self.source.name: mine},
                 "merged": sorted(season.sources),
                 "partitions": dict(season.lake.files),
             }

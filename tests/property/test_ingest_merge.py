@@ -163,8 +163,8 @@ def test_whatever_a_source_says_next_what_it_said_stays_readable(lake: Frames, w
     for number, days in words:
         said = first.assign(points=(first["points"] + np.arange(len(first)) * number) % 60)
         at = at + pd.Timedelta(days=days)
-        rows, _ = with_history("entries", rows, said, at, same_recipe=True)
-        again, corrected = with_history("entries", rows, said, at + pd.Timedelta(days=1), same_recipe=True)
+        rows, _ = with_history("entries", rows, said, at)
+        again, corrected = with_history("entries", rows, said, at + pd.Timedelta(days=1))
         assert corrected == 0
         pd.testing.assert_frame_equal(again, rows)
         answers.append((at, said))
@@ -180,7 +180,7 @@ def test_a_new_recipe_is_not_taken_for_a_correction(lake: Frames) -> None:
     before = lake["entries"][lake["entries"]["season"] == SEASON].reset_index(drop=True)
     now = before.assign(points=before["points"] + 1)
     at = before[CREATED].max() + pd.Timedelta(days=9)
-    rows, corrected = with_history("entries", before, now, at, same_recipe=False)
+    rows, corrected = with_history("entries", before, now, at, ours=dict.fromkeys(before["round"], True))
     assert corrected == 0
     pd.testing.assert_frame_equal(rows, now)
 

@@ -1,6 +1,6 @@
 """What several sources might say of the same small lake, and sources that say it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,8 +49,17 @@ class Told:
 
     is_simulated = False
 
-    def __init__(self, name: str, tables: Frames, *, rounds: Sequence[int] | None = None, then: Exception | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        tables: Frames,
+        *,
+        rounds: Sequence[int] | None = None,
+        then: Exception | None = None,
+        told: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
         self.name = name
+        self.told = told or {}
         self.rounds = None if rounds is None else frozenset(rounds)
         self.then = then
         keep = self.rounds
@@ -73,7 +82,7 @@ class Told:
     def offered(self, season: int) -> SeasonTables:
         """What it says of a season."""
         tables = {table: rows[rows["season"] == season] if "season" in rows else rows for table, rows in self.tables.items()}
-        return SeasonTables(season, tables, rounds=self.rounds)
+        return SeasonTables(season, tables, rounds=self.rounds, told=self.told)
 
 
 class Still(Told):

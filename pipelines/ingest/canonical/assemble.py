@@ -14,6 +14,7 @@ from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.canonical import conditions, entries, standings, timing
 from pipelines.ingest.canonical.reading import no_rows
 from pipelines.ingest.canonical.sieve import Sieve
+from pipelines.ingest.canonical.told import told_of_races
 from pipelines.ingest.catalogue import source_info
 from pipelines.schemas import TABLES, empty_frame
 
@@ -150,7 +151,25 @@ def assemble(raw: RawSeason, source: str, sieve: Sieve) -> SeasonTables:
     for name in (name for name in empty if (given[name] or season) <= season):
         sieve.report.note(f"{name}: no rows of {season}")
     finished = {name: _finish(name, tables.get(name), source) for name in wanted}
-    return SeasonTables(season, finished, sieve.rejected(season))
+    return SeasonTables(season, finished, sieve.rejected(season), told=_told(raw))
+
+
+def _told(raw: RawSeason) -> dict[str, dict[int, str]]:
+    """What the source said of each race's classifications; who starts from the pit lane follows from three raw frames."""
+    standing = standings.STANDING_CONTENT
+    return told_of_races(
+        {
+            "entries": [
+                (raw.results, entries.RESULT_CONTENT),
+                (raw.qualifying, ["driver_id", "position"]),
+                (raw.pit_lane, ["code", "f1db_grid"]),
+            ],
+            "qualifying": [(raw.qualifying, entries.QUALIFYING_CONTENT)],
+            "sprint_results": [(raw.sprint, standings.SPRINT_CONTENT)],
+            "driver_standings": [(raw.driver_standings, [*standings.DRIVER_STANDING_KEY, *standing])],
+            "constructor_standings": [(raw.constructor_standings, [*standings.CONSTRUCTOR_STANDING_KEY, *standing])],
+        }
+    )
 
 
 def _or_none(frame: pd.DataFrame, numbers: list[str], others: list[str]) -> pd.DataFrame:

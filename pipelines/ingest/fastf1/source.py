@@ -11,7 +11,7 @@ nobody is ever asked for a password here.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,5 +269,4 @@ class FastF1Source:
             constructors=jolpica_tables.constructors(read.results),
             **{table: read.frames.get(table, sieve) for table in LIVE_TABLES},
         )
-        tables = assemble(raw, self.name, sieve)
-        return SeasonTables(season, tables.tables, tables.quarantine, rounds)
+        return replace(assemble(raw, self.name, sieve), rounds=rounds)

@@ -3,6 +3,9 @@
 Pure. A question about the time before the correction (`--as-of`) finds the earlier row, as anyone who asked then would have.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from feature_repo.visibility import CREATED, EVENT
@@ -10,10 +13,17 @@ from pipelines.ingest.merging.merge import content_hash
 from pipelines.schemas import TABLES
 
 _GRID = ["grid", "is_pit_lane_start"]
+# what stewards decide: a difference here is taken for the source's where nothing says whose it is
+_JUDGED = ("position", "is_classified", "status", "points")
 
 
 def with_history(
-    table: str, before: pd.DataFrame, now: pd.DataFrame, observed_at: pd.Timestamp, *, same_recipe: bool
+    table: str,
+    before: pd.DataFrame,
+    now: pd.DataFrame,
+    observed_at: pd.Timestamp,
+    *,
+    ours: Mapping[int, bool | None] | None = None,
 ) -> tuple[pd.DataFrame, int]:
     """The rows of `now`, after the rows of `before` that they correct.
 
@@ -21,8 +31,10 @@ def with_history(
         table: a canonical table.
         before: rows of the same source and races, as they were last written.
         now: rows that the source gives now. It may itself give several versions of a key, each with its own created time.
-        observed_at: when the source was asked: a correction became known to us then.
-        same_recipe: `before` was made by the code that made `now`, so that a difference is the source's and not ours.
+        observed_at: when the source had told: a correction became known to us then.
+        ours: round -> whether a difference is our doing, because the source says what it said and the code has changed: then the
+            row is rewritten and nothing was corrected. None: nothing tells; what stewards decide is the source's then, anything
+            else ours. A round that is left out: the source's.
     Returns:
         Rows with the table's columns, and how many keys were corrected now. Repeating it with the same rows changes nothing.
     """
@@ -36,6 +48,7 @@ def with_history(
     repeated: list[int] = []
     known: dict[int, pd.Timestamp] = {}
     corrected = 0
+    whose = ours or {}
     for name, at_new in new_of.items():
         at_old = old_of.get(name)
         if at_old is None:
@@ -44,9 +57,10 @@ def with_history(
         newest = int(at_old[-1])
         since = old[CREATED].iat[newest]
         same = new["_content"].iat[last] == old["_content"].iat[newest]
-        if (same or not same_recipe) and len(at_old) <= len(at_new):
-            continue  # nothing but what the source tells now
-        if same or not same_recipe:
+        is_ours = whose.get(int(new["round"].iat[last]), False)
+        if same or (_same_judgement(old.loc[newest], new.loc[last]) if is_ours is None else is_ours):
+            if len(at_old) <= len(at_new):
+                continue  # nothing but what the source tells now
             earlier, noticed = at_old[:-1], since
         else:
             corrected += 1
@@ -73,3 +87,9 @@ def with_history(
     every = pd.concat([old.loc[kept_old], new.drop(index=repeated)], ignore_index=True)
     ordered = every.sort_values([*key, CREATED], kind="stable", ignore_index=True)
     return ordered[TABLES[table].columns].astype(now.dtypes.to_dict()), corrected
+
+
+def _same_judgement(before: "pd.Series[Any]", now: "pd.Series[Any]") -> bool:
+    return all(
+        before[column] == now[column] or (pd.isna(before[column]) and pd.isna(now[column])) for column in _JUDGED if column in now
+    )

@@ -1,7 +1,9 @@
 """What each source said, as canonical tables in `sources/<name>/`; the lake is made from these, so no source overwrites another.
 
-A source's folder is laid out as a lake. It holds what the source said last, and before that what it corrected. While a season is
-being written, `unfinished/season=<YYYY>.json` says so: what a kill left behind is then told from what the source said.
+A source's folder is laid out as a lake. It holds what the source said last, and before that what it corrected. Beside the tables:
+
+- `unfinished/season=<YYYY>.json` while a season is being written: it tells what a kill left behind from what the source said;
+- `heard/season=<YYYY>.json`: round -> which code read it, and hashes of what the source itself said of its classifications.
 """
 
 import json
@@ -42,6 +44,23 @@ class Unfinished:
     rounds: frozenset[int] | None
 
 
+@dataclass(frozen=True)
+class Update:
+    """What a source has said of a season with what it offers now.
+
+    Attributes:
+        whole: the season's tables and quarantine, other rounds included.
+        corrected: table -> rows that the source corrected.
+        heard: round -> `code` that read it, and table -> hash of what the source said of it.
+        rounds: rounds that were offered; None: the season.
+    """
+
+    whole: SeasonTables
+    corrected: dict[str, int]
+    heard: dict[str, dict[str, str]]
+    rounds: frozenset[int] | None
+
+
 class KeptSources:
     """The sources of one home."""
 
@@ -71,10 +90,11 @@ class KeptSources:
         found = {table: own.read_quarantine(table, [season]) for table in TABLES if self._has_told(name, season)}
         return {table: rows for table, rows in found.items() if len(rows)}
 
-    def publish(self, name: str, staged: StagedSeason, rounds: frozenset[int] | None) -> None:
-        """Replace a season of a source by what was staged of it; `rounds` are those that were read, None: all."""
-        with self._writing(name, staged.season, rounds):
+    def publish(self, name: str, staged: StagedSeason, update: Update) -> None:
+        """Replace a season of a source by what was staged of `update`."""
+        with self._writing(name, staged.season, update.rounds):
             self.of(name).publish(staged)
+            write_json(self._beside(name, "heard", staged.season), update.heard)
 
     def refuse_unfinished(self, season: int, *, reading: str, rounds: frozenset[int] | None) -> None:
         """Raise if a kill left a source half replaced, unless that source is read, with all that was being replaced.
@@ -108,11 +128,15 @@ class KeptSources:
                 with atomic_path(self.of(name).root / relative) as temporary:
                     shutil.copyfile(lake.root / relative, temporary)
 
-    def _mark(self, name: str, season: int) -> Path:
-        return self.root / name / "unfinished" / f"season={season:04d}.json"
+    def _beside(self, name: str, what: str, season: int) -> Path:
+        return self.root / name / what / f"season={season:04d}.json"
+
+    def _heard(self, name: str, season: int) -> dict[str, dict[str, str]]:
+        file = self._beside(name, "heard", season)
+        return dict(read_json(file)) if file.exists() and self._has_told(name, season) else {}
 
     def _unfinished(self, name: str, season: int) -> Unfinished | None:
-        mark = self._mark(name, season)
+        mark = self._beside(name, "unfinished", season)
         if not mark.exists():
             return None
         said = read_json(mark)
@@ -125,32 +149,36 @@ class KeptSources:
     @contextmanager
     def _writing(self, name: str, season: int, rounds: frozenset[int] | None) -> Iterator[None]:
         """Mark a season of a source as unfinished until the block has ended."""
-        mark = self._mark(name, season)
+        mark = self._beside(name, "unfinished", season)
         is_first = not self._has_told(name, season)
         write_json(mark, {"is_first": is_first, "rounds": None if rounds is None else sorted(rounds)})
         yield
         mark.unlink()
 
-    def update(
-        self, name: str, offered: SeasonTables, observed_at: pd.Timestamp, *, same_recipe: bool
-    ) -> tuple[SeasonTables, dict[str, int]]:
+    def update(self, name: str, offered: SeasonTables, observed_at: pd.Timestamp, code: str) -> Update:
         """What the source has said about the season with what it offers now: other rounds stay, corrections are kept.
 
-        Returns:
-            The season's tables and quarantine, whole; and per table how many rows were corrected.
+        Args:
+            name: the source.
+            offered: what it offers now.
+            observed_at: when it had told.
+            code: hash of the code that read it.
         """
         before = self.read(name, offered.season)
         given = offered.tables if offered.calendar is None else {**offered.tables, "races": offered.calendar}
+        heard = _hear(offered, code)
+        heard_before = self._heard(name, offered.season)
         tables, corrected = {}, {}
         for table in TABLES:
             now = conform(table, given[table]) if table in given else empty_frame(table)
             then = before.get(table, empty_frame(table))
             if table in CORRECTED:
                 mine = then if offered.rounds is None else then[then["round"].isin(offered.rounds)]
-                now, count = with_history(table, mine.reset_index(drop=True), now, observed_at, same_recipe=same_recipe)
+                ours = {int(round_): _is_ours(table, heard_before.get(round_), said) for round_, said in heard.items()}
+                now, count = with_history(table, mine.reset_index(drop=True), now, observed_at, ours=ours)
                 if count:
                     corrected[table] = count
-            tables[table] = now if offered.rounds is None else _beside(table, then, now, offered.rounds)
+            tables[table] = now if offered.rounds is None else _with_others(table, then, now, offered.rounds)
         quarantine = dict(offered.quarantine)
         if offered.rounds is not None:
             for table, rows in self.quarantine(name, offered.season).items():
@@ -158,10 +186,29 @@ class KeptSources:
                 both = [frame for frame in (others, quarantine.get(table)) if frame is not None and len(frame)]
                 if both:
                     quarantine[table] = pd.concat(both, ignore_index=True).drop_duplicates(_QUARANTINE_KEY, ignore_index=True)
-        return SeasonTables(offered.season, tables, quarantine), corrected
+            heard = {round_: said for round_, said in heard_before.items() if int(round_) not in offered.rounds} | heard
+        return Update(SeasonTables(offered.season, tables, quarantine), corrected, heard, offered.rounds)
 
 
-def _beside(table: str, then: pd.DataFrame, now: pd.DataFrame, rounds: frozenset[int]) -> pd.DataFrame:
+def _hear(offered: SeasonTables, code: str) -> dict[str, dict[str, str]]:
+    """`Update.heard` of what is offered."""
+    rounds = {int(round_) for table in CORRECTED if table in offered.tables for round_ in offered.tables[table]["round"].unique()}
+    return {
+        str(round_): {"code": code, **{table: told[round_] for table, told in offered.told.items() if round_ in told}}
+        for round_ in sorted(rounds)
+    }
+
+
+def _is_ours(table: str, before: dict[str, str] | None, now: dict[str, str]) -> bool | None:
+    """Whether a difference in a race's rows is our doing; None: nothing tells (see `with_history`)."""
+    if before is None:
+        return None
+    if before["code"] == now["code"]:
+        return False
+    return before[table] == now[table] if table in before and table in now else None
+
+
+def _with_others(table: str, then: pd.DataFrame, now: pd.DataFrame, rounds: frozenset[int]) -> pd.DataFrame:
     """Rows of the rounds read now, and the earlier rows of the others."""
     others = then[~then["round"].isin(rounds)] if TABLES[table].is_race_table else then
     if others.empty or now.empty:

@@ -38,14 +38,14 @@ def _moved(rows: pd.DataFrame, by: pd.Timedelta) -> pd.DataFrame:
 
 
 def _said_again(rows: pd.DataFrame, said: pd.DataFrame) -> pd.DataFrame:
-    again, corrected = with_history("entries", rows, said, LATER, same_recipe=True)
+    again, corrected = with_history("entries", rows, said, LATER)
     assert corrected == 0
     return again
 
 
 def test_a_correction_that_moves_the_flag_back_is_still_found_when_it_is_said_again(entries: pd.DataFrame) -> None:
     said = _moved(entries.assign(status="Disqualified"), -SECOND)
-    rows, corrected = with_history("entries", entries, said, AT, same_recipe=True)
+    rows, corrected = with_history("entries", entries, said, AT)
     assert corrected == len(entries)
     again = _said_again(rows, said)
     pd.testing.assert_frame_equal(again, rows)
@@ -55,7 +55,7 @@ def test_a_correction_that_moves_the_flag_back_is_still_found_when_it_is_said_ag
 def test_a_flag_that_moves_behind_a_correction_is_fit_for_the_lake(entries: pd.DataFrame) -> None:
     early = entries[EVENT].max() + pd.Timedelta(hours=4)
     said = entries.assign(status="Disqualified")
-    rows, _ = with_history("entries", entries, said, early, same_recipe=True)
+    rows, _ = with_history("entries", entries, said, early)
     again = _said_again(rows, _moved(said, 2 * DAY))
     validate("entries", again, SEASON)
 
@@ -63,36 +63,52 @@ def test_a_flag_that_moves_behind_a_correction_is_fit_for_the_lake(entries: pd.D
 @pytest.mark.parametrize("then", ["nothing", "points"])
 def test_a_corrected_starting_place_stays_unknown_until_it_was_said(entries: pd.DataFrame, then: str) -> None:
     said = entries.assign(grid=entries["grid"] + 1)
-    rows, _ = with_history("entries", entries, said, AT, same_recipe=True)
+    rows, _ = with_history("entries", entries, said, AT)
     if then == "nothing":
         again = _said_again(rows, said)
     else:
         points = said.assign(points=said["points"].fillna(0) + 1)
-        again, _ = with_history("entries", rows, points, LATER, same_recipe=True)
+        again, _ = with_history("entries", rows, points, LATER)
     moved = again[again[CREATED] >= AT]
     assert len(moved) == len(entries) * (1 if then == "nothing" else 2)
     assert (moved["grid_timestamp"] == AT).all()
 
 
-@pytest.mark.parametrize("same_recipe", [True, False])
+@pytest.mark.parametrize("is_ours", [True, False])
 def test_a_first_version_that_is_told_otherwise_later_does_not_stand_beside_the_one_that_was_read(
-    entries: pd.DataFrame, same_recipe: bool
+    entries: pd.DataFrame, *, is_ours: bool
 ) -> None:
     """A source with a row at the flag and one after it changes both."""
     at_flag = entries.assign(status="Finished", created_timestamp=entries[EVENT])
     told = pd.concat([at_flag, entries], ignore_index=True)
-    rows, _ = with_history("entries", told, told.assign(points=3.0), AT, same_recipe=True)
+    rows, _ = with_history("entries", told, told.assign(points=3.0), AT)
     other = pd.concat([at_flag.assign(laps_completed=7), entries], ignore_index=True).assign(points=4.0)
-    again, _ = with_history("entries", rows, other, LATER, same_recipe=same_recipe)
+    again, _ = with_history("entries", rows, other, LATER, ours={1: is_ours, 2: is_ours})
     validate("entries", again, SEASON)
     before = latest_visible(rows, KEY, AT - SECOND).reset_index(drop=True)
     pd.testing.assert_frame_equal(latest_visible(again, KEY, AT - SECOND).reset_index(drop=True), before)
 
 
+@pytest.mark.parametrize(("column", "value", "corrected"), [("status", "Disqualified", 1), ("laps_completed", 7, 0)])
+def test_where_nothing_tells_whose_a_difference_is_what_stewards_decide_is_a_correction(
+    entries: pd.DataFrame, column: str, value: object, corrected: int
+) -> None:
+    """A home of an earlier version does not say what the source said then, and the code has changed."""
+    first = entries.index == 0
+    said = entries.assign(**{column: entries[column].mask(first, value)})
+    rows, count = with_history("entries", entries, said, AT, ours={1: None, 2: None})
+    assert count == corrected
+    assert len(rows) == len(entries) + corrected
+    assert (rows[column] == value).sum() == 1 + (entries[column] == value).sum()
+    early = latest_visible(rows, KEY, AT - SECOND).sort_values(KEY, ignore_index=True)
+    expected = entries if corrected else said
+    assert early[column].tolist() == expected.sort_values(KEY)[column].tolist()
+
+
 def test_the_starting_place_and_since_when_it_is_known_are_of_one_source(entries: pd.DataFrame) -> None:
     """The files are believed about the grid: when they correct it, the others knew no better before."""
     files = entries.assign(source="files")
-    corrected, _ = with_history("entries", files, files.assign(grid=files["grid"] + 1), AT, same_recipe=True)
+    corrected, _ = with_history("entries", files, files.assign(grid=files["grid"] + 1), AT)
     merged = merge({"files": {"entries": corrected}, "jolpica": {"entries": entries.assign(source="jolpica")}}).tables["entries"]
     late = merged[merged[CREATED] >= AT].sort_values(KEY, ignore_index=True)
     assert late["grid"].tolist() == (files.sort_values(KEY)["grid"] + 1).tolist()

@@ -289,6 +289,43 @@ def test_a_corrected_result_is_read_as_of_before_and_after(settings: Settings, f
     pd.testing.assert_frame_equal(lake.read("entries"), versions)
 
 
+def test_a_correction_that_comes_with_new_code_is_told_from_what_the_code_changes(
+    settings: Settings, files: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our code counts laps in another way from now on; of round 2, the source says something else as well."""
+    told = {"entries": {1: "a", 2: "b", 3: "c"}}
+    ingest(settings, Told("jolpica", files, told=told), [SEASON], observed_at=AT - pd.Timedelta(days=1))
+    monkeypatch.setattr(run, "code_hash", lambda *_: "another")
+    entries = files["entries"].assign(laps_completed=files["entries"]["laps_completed"] + 1)
+    entries.loc[entries.index[entries["round"] == 2][0], ["status", "is_classified", "position"]] = ["Disqualified", False, None]
+    new = Told("jolpica", {**files, "entries": entries}, told={"entries": {**told["entries"], 2: "other"}})
+    of_round_2 = int((entries["round"] == 2).sum())
+    assert ingest(settings, new, [SEASON], observed_at=AT).corrected == {"entries": of_round_2}
+    rows = Lake(settings.lake_dir).read("entries")
+    assert rows.groupby("round").size().to_dict() == {
+        round_: len(part) * (2 if round_ == 2 else 1) for round_, part in entries.groupby("round")
+    }
+    key = list(TABLES["entries"].key)
+    before, now = (latest_visible(rows, key, moment).sort_values(key) for moment in (AT - pd.Timedelta(seconds=1), AT))
+    assert "Disqualified" not in set(before["status"])
+    assert now["laps_completed"].tolist() == entries.sort_values(key)["laps_completed"].tolist()
+    assert rows.loc[rows["status"] == "Disqualified", "created_timestamp"].tolist() == [AT]
+    assert ingest(settings, new, [SEASON], observed_at=AT).corrected == {}
+
+
+def test_code_of_rounds_that_were_read_at_another_time_is_not_taken_for_theirs(
+    settings: Settings, files: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds 2 and 3 were read by the code of today, round 1 by that of yesterday: what differs in it is not a correction."""
+    told = {"entries": {1: "a", 2: "b", 3: "c"}}
+    ingest(settings, Told("jolpica", files, rounds=[1], told=told), [SEASON], observed_at=AT)
+    monkeypatch.setattr(run, "code_hash", lambda *_: "another")
+    new = {**files, "entries": files["entries"].assign(laps_completed=files["entries"]["laps_completed"] + 1)}
+    ingest(settings, Told("jolpica", new, rounds=[2, 3], told=told), [SEASON], observed_at=AT)
+    assert ingest(settings, Told("jolpica", new, told=told), [SEASON], observed_at=AT).corrected == {}
+    assert len(Lake(settings.lake_dir).read("entries")) == len(new["entries"])
+
+
 def test_a_correction_is_known_when_its_season_was_told_not_when_the_ingest_began(
     settings: Settings, files: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
