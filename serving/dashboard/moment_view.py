@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,9 +17,10 @@ from serving.dashboard.race_data import Entrant, RaceData, Result, Weather
 from serving.dashboard.tables import FileVersion, file_version
 from serving.online_lookup import Status
 from serving.past_lookup import lookup_past
-from serving.prediction import NO_PICTURES, DriverPrediction
+from serving.prediction import NO_PICTURES, DriverPrediction, Prediction
 from serving.races import cars_at
-from serving.state import Answer, ServingState
+from serving.replayed import replayed
+from serving.state import ServingState
 
 KEPT_VIEWS = 512
 _Key = tuple[str, int, str, str, tuple[FileVersion, ...]]
@@ -65,19 +66,31 @@ class MomentView:
         race: the race.
         lap: of the leader.
         as_of: the instant; nothing later was read for the prediction, tyres, running order or weather.
-        answer: the prediction and how it came about.
+        prediction: what is said of the moment.
+        fallbacks, stale: how it came about, as in `serving.state.Answer`.
         rows: the cars in predicted order.
         weather: newest reading, or None.
         rain: showers so far, laps of the leader; None where it was not measured.
+        replay: names the replay that predicted this; None where the service did.
     """
 
     race: RaceData
     lap: int
     as_of: pd.Timestamp
-    answer: Answer
+    prediction: Prediction
+    fallbacks: list[str]
+    stale: dict[str, list[str]]
     rows: list[Row]
     weather: Weather | None
     rain: list[tuple[float, float]] | None
+    replay: str | None = None
+
+    @property
+    def said(self) -> str:
+        """The moment in one sentence: lap, model, first place; empty without cars."""
+        model = self.prediction.model
+        how = f"{'replayed with ' if self.replay else ''}{model.name} version {model.version}"
+        return f"Lap {self.lap}, {how}: {self.rows[0].entrant.name} is predicted to win." if self.rows else ""
 
     @property
     def when(self) -> str:
@@ -145,30 +158,41 @@ class _Views:
                 self._views.popitem(last=False)
 
 
-def moment_view(state: ServingState, race: RaceData, lap: int) -> MomentView:
-    """What the race page shows at a lap; kept per race, lap, model and version of the feature tables.
+def moment_view(state: ServingState, race: RaceData, lap: int | None = None, *, replay: str | None = None) -> MomentView:
+    """What the race page shows at a lap; kept per race, lap, model or replay, and version of the feature tables.
 
     Args:
         state: of the service.
         race: the race.
-        lap: one that the leader has completed; 0 = lights out.
+        lap: completed by the leader, 0 = lights out; default the home's default moment. One beyond the last is the last.
+        replay: what this replay predicted then, instead of what the service says.
     Raises:
-        PitwallError: as `ServingState.answer`.
+        PitwallError: as `ServingState.answer`; NoReplayError: not the newest replay, or it has not shown the lap.
     """
+    at = min(Moment.parse(state.settings.moment).lap_of(race.scheduled_laps) if lap is None else lap, race.last_lap)
     kept = _kept.setdefault(state, _Views())
     files = tuple(file_version(path) for path in sorted(state.settings.features_dir.glob("*.parquet")))
+    if replay is not None:
+        key = (race.race_id, at, replay, "replay", files)
+        found = kept.recall(key)
+        if found is None:
+            said = replayed(state.settings, race.race_id, replay, at)
+            found = replace(_view(race, at, said, said.fallbacks, said.stale), replay=replay)
+            kept.keep(key, found)
+        return found
     model = state.models.current(race.race_id)
-    found = kept.recall((race.race_id, lap, model.version, model.role, files))
+    key = (race.race_id, at, model.version, f"{model.role} {model.predictor.model.note}", files)
+    found = kept.recall(key)
     if found is None:
-        answer = state.answer(race.race_id, Moment("lap", lap=lap))
-        found = _view(race, lap, answer)
-        if NO_PICTURES not in answer.fallbacks:  # the next answer may have its pictures again
-            kept.keep((race.race_id, lap, answer.model.version, answer.model.role, files), found)
+        answer = state.answer(race.race_id, Moment("lap", lap=at))
+        found = _view(race, at, answer.prediction, answer.fallbacks, answer.stale)
+        if NO_PICTURES not in answer.fallbacks and answer.model is model:  # the next answer may have its pictures, or that model
+            kept.keep(key, found)
     return found
 
 
-def _view(race: RaceData, lap: int, answer: Answer) -> MomentView:
-    as_of = pd.Timestamp(answer.prediction.moment["as_of"])
+def _view(race: RaceData, lap: int, prediction: Prediction, fallbacks: list[str], stale: dict[str, list[str]]) -> MomentView:
+    as_of = pd.Timestamp(prediction.moment["as_of"])
     running, stints = race.running(as_of), race.stints(as_of)
     rows = [
         Row(
@@ -179,9 +203,9 @@ def _view(race: RaceData, lap: int, answer: Answer) -> MomentView:
             result=race.results.get(said.driver_id),
             stints=stints.get(said.driver_id, []),
         )
-        for said in answer.prediction.drivers
+        for said in prediction.drivers
     ]
-    return MomentView(race, lap, as_of, answer, rows, race.weather(as_of), race.rain(as_of))
+    return MomentView(race, lap, as_of, prediction, fallbacks, stale, rows, race.weather(as_of), race.rain(as_of))
 
 
 def driver_features(state: ServingState, view: MomentView, driver_id: str) -> dict[str, list[FeatureLine]]:
@@ -196,7 +220,7 @@ def driver_features(state: ServingState, view: MomentView, driver_id: str) -> di
     at = cars["driver_id"].index(driver_id)
     keys = {name: values[at : at + 1] for name, values in cars.items()}
     moments_us = np.array([view.as_of.value // 1000], dtype=np.int64)
-    service = view.answer.prediction.model.feature_service
+    service = view.prediction.model.feature_service
     found = lookup_past(state.store, service, keys, moments_us)
     ages, held = found.ages_s()[0], found.held[0]
     lines: dict[str, list[FeatureLine]] = {}

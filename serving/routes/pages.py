@@ -1,4 +1,4 @@
-"""The pages: seasons, one race, models, features; server-rendered, and each with a JSON twin under /v1."""
+"""The pages: seasons, one race, models, features, the API; server-rendered, each with its JSON twin in the footer."""
 
 import hashlib
 import logging
@@ -14,15 +14,15 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
 from feature_repo.errors import PitwallError, UnknownEntityError
-from feature_repo.spine import Moment
 from serving.dashboard import charts, formats
+from serving.dashboard.api_page import api_page
 from serving.dashboard.catalogue import catalogue
 from serving.dashboard.model_board import model_board
 from serving.dashboard.moment_view import driver_features, moment_view
 from serving.dashboard.race_data import race_data
 from serving.dashboard.seasons import race_list
 from serving.http_errors import RETRY_AFTER_S, malformed_message, status_of
-from serving.schemas.values import DriverId
+from serving.schemas.values import DriverId, LapNumber, ReplayRun
 from serving.state import ServingState, get_state
 
 CONTENT_SECURITY_POLICY = (
@@ -33,7 +33,6 @@ _TITLES = {404: "There is nothing here", 422: "That question is malformed", 503:
 _STATIC = {"style.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 State = Annotated[ServingState, Depends(get_state)]
-Lap = Annotated[int | None, Query(ge=0, le=200, description="Completed by the leader; default the home's default moment.")]
 
 
 logger = logging.getLogger(__name__)
@@ -85,14 +84,14 @@ def one_season(season: Annotated[int, Path(ge=1950, le=2099)], state: State) -> 
 def race_page(
     race_id: Annotated[str, Path(max_length=64)],
     state: State,
-    lap: Lap = None,
+    lap: Annotated[LapNumber | None, Query()] = None,
+    replay: Annotated[ReplayRun | None, Query()] = None,
     driver: Annotated[DriverId | None, Query(description="Whose features are shown.")] = None,
     fragment: Annotated[Literal["moment", "driver"] | None, Query(description="Only this part of the page.")] = None,
 ) -> HTMLResponse:
     """One race at one lap: predicted order, actual order once known, tyres, weather, and one driver's features."""
     race = race_data(state.settings, race_id)
-    asked = _default_lap(state, race.scheduled_laps) if lap is None else lap
-    view = moment_view(state, race, min(asked, race.last_lap))
+    view = moment_view(state, race, lap, replay=replay)
     features = {} if driver is None else driver_features(state, view, driver)
     shown: dict[str, Any] = {"race": race, "view": view, "selected": driver, "features": features, "page": "races"}
     if fragment == "driver":
@@ -127,6 +126,12 @@ def features_page(state: State) -> HTMLResponse:
     return _page("features.html", catalogue=catalogue(state), page="features")
 
 
+@router.get("/docs")
+def docs_page(request: Request) -> HTMLResponse:
+    """The HTTP API: every endpoint with its parameters, bodies and examples."""
+    return _page("docs.html", api=api_page(request.app.openapi()), page="api")
+
+
 @router.get("/static/{name}")
 def static(name: str, request: Request) -> Response:
     """A file of the pages; kept by browsers under the hash in its address."""
@@ -145,10 +150,6 @@ def _seasons_page(races: list[dict[str, Any]], season: int | None) -> HTMLRespon
         by_season.setdefault(race["season"], []).append(race)
     shown = by_season if season is None else {season: by_season[season]}
     return _page("seasons.html", seasons=list(by_season), by_season=shown, season=season, page="races")
-
-
-def _default_lap(state: ServingState, scheduled_laps: int) -> int:
-    return Moment.parse(state.settings.moment).lap_of(scheduled_laps)
 
 
 def _origin(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""GET /v1/races, /v1/races/{race_id} and the speed traces of a race."""
+"""GET /v1/races, /v1/races/{race_id}, one lap of a race, and its speed traces."""
 
 import functools
 import hashlib
@@ -11,11 +11,15 @@ from feature_repo.errors import UnknownEntityError
 from feature_repo.spine import Moment, refuse_future
 from ml.errors import DamagedPictureError, PictureNotFoundError
 from ml.traces.store import ImageArtifactStore
+from serving.dashboard.moment_answer import moment_answer
+from serving.dashboard.moment_view import moment_view
+from serving.dashboard.race_data import race_data
 from serving.dashboard.seasons import race_list
 from serving.race_record import race_record
 from serving.reply import json_reply
 from serving.schemas.answers import RaceResponse, RacesResponse
-from serving.schemas.values import DriverId, InstantText, RaceId, instant_of
+from serving.schemas.moment import MomentResponse
+from serving.schemas.values import DriverId, InstantText, LapNumber, RaceId, ReplayRun, instant_of
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["races"])
@@ -39,6 +43,20 @@ def race(race_id: RacePath, state: State, as_of: Annotated[InstantText | None, Q
     if instant is not None:
         refuse_future(instant)
     return json_reply(race_record(state.settings, race_id, instant))
+
+
+@router.get("/races/{race_id}/moment", response_model=MomentResponse)
+def moment(
+    race_id: RacePath,
+    state: State,
+    lap: Annotated[LapNumber | None, Query()] = None,
+    replay: Annotated[ReplayRun | None, Query()] = None,
+) -> Response:
+    """One race at one lap, as its page shows it: predicted order, running order, tyres, weather, and the result once known.
+
+    A lap beyond the last that the leader has completed is that one.
+    """
+    return json_reply(moment_answer(moment_view(state, race_data(state.settings, race_id), lap, replay=replay)))
 
 
 @router.get(

@@ -118,22 +118,29 @@ class DriverBody(Answer):
     probabilities: list[float] = Field(description="Of finishing 1st, 2nd, ... 20th; sums to 1.")
 
 
-class PredictionBody(Answer):
+class Provenance(Answer):
+    """How a prediction came about, and what a reader needs to judge it."""
+
+    source: Literal["online", "offline"]
+    model: AnsweringModel
+    notes: list[str]
+    missing: MissingBody
+    fallbacks: list[Literal["behind_clock", "stale_values", "missing_values", "no_pictures", "champion", "baseline"]] = Field(
+        description="What was done instead of what was wanted, in this order: a live race was answered about as it was minutes "
+        "ago; old values were used; missing ones were filled in by the model's rule; pictures could not be made and were left "
+        "out; the challenger failed and the champion was asked; a model failed or could not be loaded and the tabular baseline "
+        "was asked."
+    )
+    stale: dict[str, list[str]] = Field(description="Feature -> drivers whose value is older than its view allows.")
+
+
+class PredictionBody(Provenance):
     """A finishing order at one moment, and how it came about."""
 
     race_id: str
     simulated: bool
     moment: MomentBody
-    source: Literal["online", "offline"]
-    model: AnsweringModel
-    notes: list[str]
-    missing: MissingBody
     drivers: list[DriverBody] = Field(description="In the order of their places.")
-    fallbacks: list[Literal["stale_values", "missing_values", "no_pictures", "baseline"]] = Field(
-        description="What was done instead of what was wanted, in this order: old values were used; missing ones were filled in "
-        "by the model's rule; pictures could not be made and were left out; the model failed and the tabular baseline answered."
-    )
-    stale: dict[str, list[str]] = Field(description="Feature -> drivers whose value is older than its view allows.")
 
 
 class PredictResponse(PredictionBody):

@@ -16,6 +16,11 @@ EntityId = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$", description="Value
 EntityKey = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$", description="Name of a join key.")]
 ServiceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,100}$", examples=["finish_position_v1"])]
 VersionNumber = Annotated[str, Field(pattern=r"^[0-9]{1,9}$", examples=["3"])]
+LapNumber = Annotated[int, Field(ge=0, le=200, description="Completed by the leader; default the home's default moment.")]
+ReplayRun = Annotated[
+    str,
+    Field(pattern=r"^[0-9a-f]{12}$", description="As this replay predicted it: its events' `run`. Default as the service does."),
+]
 Status = Literal["FRESH", "STALE", "MISSING"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser_site import TOKEN, Site
 from loop_setup import MLFLOW_WARNS
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from ml.registry import alias_version, open_registry
 from serving.dashboard.race_data import race_data
@@ -26,7 +26,7 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "reduced_motion": "reduce",
 }
-PAGES = ("/", "/seasons/2024", f"/races/{RACE}?lap=20", "/models", "/features")
+PAGES = ("/", "/seasons/2024", f"/races/{RACE}?lap=20", "/models", "/features", "/docs")
 
 
 def order(page: Page) -> list[str]:
@@ -51,6 +51,15 @@ def predicted(page: Page, lap: int) -> list[str]:
     return [driver["driver_id"] for driver in answer.json()["drivers"]]
 
 
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until something has the focus, as who has no mouse does."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+    pytest.fail(f"Tab does not reach {wanted}")
+
+
 def hold_first(page: Page) -> list[Route]:
     """Let the first request for a lap wait until it is continued; the list has it once it came, and no other."""
     held: list[Route] = []
@@ -72,6 +81,7 @@ def test_every_page_fits_and_has_no_serious_accessibility_finding(page: Page, ad
     if "races/" in address:
         page.locator("a.driver").nth(1).click()
         expect(page.locator(".panel")).to_be_visible()
+    page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "scrolls sideways"
     expect(page.locator("h1")).to_have_count(1)
     found = Axe().run(page).response["violations"]
@@ -271,49 +281,84 @@ def test_a_lap_that_fails_is_said_and_the_page_stays(page: Page) -> None:
     page.complaints.clear()  # type: ignore[attr-defined]
 
 
-def test_a_replay_is_followed_lap_by_lap(page: Page, site: Site) -> None:
+@pytest.mark.parametrize("version", ["1", "2"], ids=["another than the champion", "the champion"])
+def test_a_replay_is_followed_lap_by_lap_as_it_predicts(page: Page, site: Site, version: str) -> None:
+    """By keyboard, and whichever model answers otherwise."""
     last = race_data(site.settings, RACE).last_lap
     page.goto(f"/races/{RACE}?lap=3")
-    page.get_by_role("button", name="Follow live").click()
-    expect(page.locator("main > .said")).to_contain_text("Waiting")
-    seen: list[tuple[int, list[str]]] = []
+    served, follow, said = predicted(page, last - 1), page.get_by_role("button", name="Follow live"), page.locator("main > .said")
+    tab_to(page, follow)
+    page.keyboard.press("Enter")
+    expect(said).to_contain_text("Waiting")
+    seen: dict[int, Any] = {}
     go_on = threading.Event()
 
-    def heard(lap: int, _last: int, said: Any) -> None:
-        seen.append((lap, [driver.driver_id for driver in said.drivers]))
+    def heard(lap: int, _last: int, prediction: Any) -> None:
+        seen[lap] = prediction
         if lap == last - 1:
-            go_on.wait(30)
+            go_on.wait(60)
 
-    how = {"from_lap": last - 2, "speed": 0, "on_lap": heard}
+    how = {"from_lap": last - 2, "speed": 0, "version": version, "on_lap": heard}
     thread = threading.Thread(target=replay, args=(site.settings, RACE), kwargs=how)
     thread.start()
     try:
         expect_lap(page, last - 1)
-        assert order(page) == dict(seen)[last - 1]
+        assert order(page) == [driver.driver_id for driver in seen[last - 1].drivers]
+        assert (order(page) == served) == (version == "2"), "the models differ, or this test shows nothing"
+        with_model = f"replayed with {seen[last - 1].model.name} version {version}"
+        expect(page.locator(".notice").first).to_contain_text(with_model)
+        expect(follow).to_have_attribute("aria-pressed", "true")
     finally:
         go_on.set()
-        thread.join(30)
+        thread.join(60)
     expect_lap(page, last)
-    expect(page.locator("main > .said")).to_be_visible()
-    assert order(page) == dict(seen)[last]
-    expect(page.get_by_role("button", name="Follow live")).to_have_attribute("aria-pressed", "false")
+    expect(said).to_have_text(re.compile(rf"^The replay is over\. Lap {last}, {with_model}: .+ is predicted to win\.$"))
+    expect(follow).to_have_attribute("aria-pressed", "false")
+    assert order(page) == [driver.driver_id for driver in seen[last].drivers]
+    driver = page.locator("a.driver").first
+    tab_to(page, driver)
+    page.keyboard.press("Enter")
+    expect(page.locator(".panel")).to_contain_text("Predicted 1st; taken alone")
+    twin = page.request.get(str(page.locator("#twin").get_attribute("href"))).json()
+    assert [car["driver_id"] for car in twin["cars"]] == order(page)
+    assert twin["model"]["version"] == version
+    page.reload()
+    expect(said).to_contain_text(f"Lap {last}, {with_model}")
+    page.get_by_role("link", name="by the model that answers now").click()
+    expect(said).to_contain_text("version 2")
+    expect(said).not_to_contain_text("replayed")
 
 
-def test_rolling_back_asks_for_the_token(page: Page, site: Site) -> None:
+def test_laps_of_ones_own_choice_are_the_services(page: Page, site: Site) -> None:
+    run = replay(site.settings, RACE, speed=0, from_lap=4, to_lap=6, version="1").run
+    page.goto(f"/races/{RACE}?lap=5&replay={run}")
+    expect(page.locator(".notice").first).to_contain_text("version 1")
+    page.get_by_label("One lap on").click()
+    expect_lap(page, 6)
+    assert order(page) == predicted(page, 6)
+    expect(page.locator("main > .said")).to_contain_text("version 2")
+    assert "replay=" not in page.url
+
+
+def test_rolling_back_by_keyboard_asks_for_the_token(page: Page, site: Site) -> None:
     """Last: it changes the champion of the home that all tests share."""
     page.goto("/models")
     before = alias_version(open_registry(site.settings), "champion")
     assert before is not None
-    page.get_by_label("Token").fill("wrong")
+    token = page.get_by_label("Token")
+    tab_to(page, token)
+    page.keyboard.type("wrong")
     page.keyboard.press("Enter")
     said = page.locator(".rollback .said")
     expect(said).to_contain_text("Not rolled back")
     assert alias_version(open_registry(site.settings), "champion") == before
     page.complaints.clear()  # type: ignore[attr-defined]  # the browser notes the 401 itself
-    page.get_by_label("Token").fill(TOKEN)
-    page.get_by_role("button", name=f"Roll back version {before}").click()
+    token.press("ControlOrMeta+a")
+    page.keyboard.type(TOKEN)
+    tab_to(page, page.get_by_role("button", name=f"Roll back version {before}"))
+    page.keyboard.press("Enter")
     expect(said).to_contain_text("Rolled back")
-    expect(page.get_by_label("Token")).to_have_value("")
+    expect(token).to_have_value("")
     assert alias_version(open_registry(site.settings), "champion") is None
     page.reload()
     expect(page.get_by_text("There is no champion to roll back.")).to_be_visible()

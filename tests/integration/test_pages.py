@@ -1,17 +1,20 @@
 """The pages of a trained home over HTTP: what they show is what the JSON API says, whatever is asked of them."""
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
+from loop_home import copy_of
 from loop_setup import MLFLOW_WARNS, Loop
 
 from feature_repo.files import read_parquet
@@ -21,10 +24,11 @@ from feature_repo.stores.online import packed_store
 from feature_repo.visibility import CREATED, EVENT
 from serving.app import create_app
 from serving.dashboard.catalogue import SAMPLED_ROWS, catalogue, distributions
-from serving.dashboard.formats import ordinal
+from serving.dashboard.formats import ordinal, percent
 from serving.dashboard.moment_view import driver_features, moment_view
 from serving.dashboard.race_data import race_data
 from serving.dashboard.seasons import race_list
+from serving.replay import replay
 from serving.state import ServingState
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
@@ -85,7 +89,9 @@ def drivers_in(text: str) -> list[str]:
     return [str(link["data-driver"]) for link in Page(text).all("a") if "data-driver" in link]
 
 
-@pytest.mark.parametrize("address", ["/", "/seasons/2024", f"/races/{RACE}", f"/races/{RACE}?lap=0", "/models", "/features"])
+@pytest.mark.parametrize(
+    "address", ["/", "/seasons/2024", f"/races/{RACE}", f"/races/{RACE}?lap=0", "/models", "/features", "/docs"]
+)
 def test_every_page_is_well_formed_and_strict_about_what_it_loads(client: TestClient, address: str) -> None:
     answer = client.get(address)
     assert answer.status_code == 200, answer.text
@@ -141,6 +147,78 @@ def test_the_race_page_shows_the_predicted_order_of_the_lap(client: TestClient, 
     assert all(note.replace("`", "") in words(answer.text) for note in said["notes"])
     slider = Page(answer.text).all("input", id="lap")[0]
     assert (slider["type"], slider["value"], slider["min"]) == ("range", str(lap), "0")
+
+
+@pytest.mark.parametrize("lap", [0, 17, 200])
+def test_the_race_page_and_its_json_show_the_same(client: TestClient, lap: int) -> None:
+    """Everything on the page about the moment, its cars, tyres, weather and the result, is in the JSON that its footer names."""
+    text = client.get(f"/races/{RACE}?lap={lap}").text
+    twin = client.get(str(Page(text).all("a", id="twin")[0]["href"]))
+    said = twin.json()
+    assert twin.content == client.get(f"/v1/races/{RACE}/moment?lap={lap}").content
+    shown = words(text)
+    assert [car["driver_id"] for car in said["cars"]] == drivers_in(text)
+    assert said["as_of"] in shown
+    assert all(note.replace("`", "") in shown for note in said["notes"])
+    assert f"{said['exact_places']} of {len(said['cars'])} exact, {said['mean_error_places']:.1f} places off" in shown
+    weather = said["weather"]
+    sky = "rain" if weather["is_raining"] else "dry"
+    assert f"{sky}, air {weather['air_c']:.0f} °C, track {weather['track_c']:.0f} °C" in shown
+    showers = [f"rain from lap {one['from_lap']:.0f} to {one['to_lap']:.0f}" for one in said["rain"]]
+    assert not said["cars"][0]["stints"] or ("; ".join(showers) or "no rain measured") in shown
+    rows = re.findall(r'<li class="car.*?</li>', text, re.DOTALL)
+    for car, row in zip(said["cars"], map(words, rows), strict=True):
+        for name, chance in (("Win", car["p_win"]), ("Podium", car["p_podium"]), ("Points", car["p_points"])):
+            assert f"{name} {percent(chance)}\n" in row
+        assert f"Likeliest place {car['likeliest_position']} " in row
+        assert f"assigned place {car['position']}; finished {car['result']['position']}" in row
+        assert f"Now {car['running_position'] or '–'}" in row
+        assert car["driver_name"] in row
+        off = car["result"]["off_by"]
+        assert ("exactly as predicted" if off == 0 else f"{abs(off)} places further {'back' if off > 0 else 'ahead'}") in row
+        tyres = "; ".join(f"{one['compound'].lower()} laps {one['start']} to {one['end']}" for one in car["stints"])
+        assert tyres in shown
+
+
+def test_a_lap_of_a_replay_is_shown_as_the_replay_said_it(loop: Loop, tmp_path: Path) -> None:
+    settings = copy_of(loop, tmp_path / "home")
+    first = replay(settings, RACE, speed=0, from_lap=8, to_lap=9, version="1").run
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        recorded = client.get(f"/v1/races/{RACE}/replay").json()["events"][1]
+        text = client.get(f"/races/{RACE}?lap=8&replay={first}").text
+        said = client.get(str(Page(text).all("a", id="twin")[0]["href"])).json()
+        assert {car["driver_id"]: car["probabilities"] for car in said["cars"]} == {
+            driver["driver_id"]: driver["probabilities"] for driver in recorded["drivers"]
+        }
+        parts = ("model", "source", "notes", "missing", "fallbacks", "stale")
+        assert [said[part] for part in parts] == [recorded[part] for part in parts]
+        assert said["replay"] == recorded["run"] == first
+        assert f"replayed with {said['model']['name']} version 1" in words(text)
+        assert all(f"&replay={first}" in str(link["href"]) for link in Page(text).all("a") if "data-driver" in link)
+        refused = client.get(f"/races/{RACE}?lap=7&replay={first}")
+        assert (refused.status_code, "has not shown lap 7" in refused.text) == (404, True)
+        second = replay(settings, RACE, speed=0, from_lap=8, to_lap=8, version="2").run
+        assert (
+            f"expected the newest, {second}"
+            in client.get(f"/v1/races/{RACE}/moment?lap=9&replay={first}").json()["error"]["message"]
+        )
+        assert "version 2" in words(client.get(f"/races/{RACE}?lap=8&replay={second}").text)
+
+
+def test_the_page_about_the_api_shows_every_endpoint_with_its_fields_and_examples(client: TestClient) -> None:
+    spec = client.get("/openapi.json").json()
+    page = words(client.get("/docs").text)
+    for path, methods in spec["paths"].items():
+        for method, operation in methods.items():
+            assert f"{method.upper()} {path} " in page
+            assert operation["description"].split("\n\n")[0].replace("\n", " ").replace("`", "") in page
+            assert all(one["name"] in page for one in operation.get("parameters", []))
+    for name in ("PredictRequest", "MomentResponse", "ErrorBody"):
+        form = spec["components"]["schemas"][name]
+        assert json.dumps(form["examples"][0], indent=2, ensure_ascii=False) in page
+        assert all(field in page for field in form["properties"])
+    assert """curl -s "$PITWALL/v1/races/2024_16/moment\"""" in page
+    assert "-H \"Authorization: Bearer $PITWALL_API_TOKEN\" -H 'Content-Type: application/json' -d" in page
 
 
 def test_before_the_first_lap_the_page_says_so_and_draws_no_empty_boxes(client: TestClient) -> None:
@@ -219,6 +297,7 @@ def test_tyres_weather_and_order_are_those_known_at_the_lap(state: ServingState,
         compounds = dict(zip(newest["driver_id"], newest["tire_compound"], strict=True))
         assert {row.driver_id: row.stints[-1].compound for row in view.rows if row.stints} == compounds
         assert sorted(row.running for row in view.rows if row.running) == list(range(1, len(driven) + 1))
+        assert view.rain is not None
         assert all(0 <= start <= end <= lap for start, end in view.rain)
         assert view.compounds == ["SOFT", "MEDIUM", "HARD", "INTERMEDIATE", "WET"]
 

@@ -23,6 +23,7 @@ from serving.predictor import Predictor
 from serving.races import cars_at, moment_point
 from serving.schemas import answers, board, replay
 from serving.schemas.answers import Answer
+from serving.schemas.moment import MomentResponse
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 MOMENTS = ({}, {"lap": 3}, {"fraction": 0.25}, {"pre_race": True})
@@ -217,6 +218,10 @@ JSON = {"content-type": "application/json"}
         ("GET", "/v1/races/2099_01", b"", 404, "not among the"),
         ("GET", "/v1/races/%2e%2e%2f%2e%2e", b"", 404, "Not Found"),
         ("GET", "/v1/races/RACE?as_of=soon", b"", 422, "as_of"),
+        ("GET", "/v1/races/2099_01/moment", b"", 404, "not among the"),
+        ("GET", "/v1/races/RACE/moment?lap=-1", b"", 422, "lap"),
+        ("GET", "/v1/races/RACE/moment?replay=../x", b"", 422, "replay"),
+        ("GET", "/v1/races/RACE/moment?replay=0123456789ab", b"", 404, "expected the newest"),
         ("GET", "/v1/races/RACE/drivers/nobody/trace.png?lap=3", b"", 404, "not among the"),
         ("GET", "/v1/races/RACE/drivers/..%5c..%5cx/trace.png", b"", 422, "driver_id"),
         ("GET", "/v1/models/other/decisions", b"", 404, "finish_position"),
@@ -298,6 +303,7 @@ def test_every_endpoint_declares_its_form(client: TestClient) -> None:
         "/v1/predict",
         "/v1/races",
         "/v1/races/{race_id}",
+        "/v1/races/{race_id}/moment",
         "/v1/races/{race_id}/drivers/{driver_id}/trace.png",
         "/v1/models",
         "/v1/models/{name}/decisions",
@@ -305,8 +311,11 @@ def test_every_endpoint_declares_its_form(client: TestClient) -> None:
         "/v1/models/{name}/rollback",
         "/v1/catalogue",
     }
+    assert spec["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    guarded = {path for path, methods in spec["paths"].items() if any("security" in one for one in methods.values())}
+    assert guarded == {"/v1/models/{name}/promote", "/v1/models/{name}/rollback"}
     bodies = spec["components"]["schemas"]
-    for name in ("FeaturesRequest", "PredictRequest", "PromoteRequest"):
+    for name in ("FeaturesRequest", "PredictRequest", "PromoteRequest", "RollbackRequest"):
         assert bodies[name]["examples"]
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():
@@ -331,6 +340,9 @@ def test_answers_and_examples_have_the_form_that_is_declared(client: TestClient,
         (answers.RacesResponse, "/v1/races", None),
         (answers.RaceResponse, f"/v1/races/{race_id}", None),
         (answers.RaceResponse, f"/v1/races/{race_id}?as_of=1950-01-01T00:00:00Z", None),
+        (MomentResponse, f"/v1/races/{race_id}/moment?lap=0", None),
+        (MomentResponse, f"/v1/races/{race_id}/moment", None),
+        (MomentResponse, f"/v1/races/{race_id}/moment?replay={'0' * 12}", None),
         (answers.HealthResponse, "/healthz", None),
         (answers.ReadyResponse, "/readyz", None),
         (board.ModelsResponse, "/v1/models", None),

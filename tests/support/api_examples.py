@@ -57,6 +57,7 @@ def examples(home: Path) -> dict[str, Any]:
             "PredictResponse": short(said("/v1/predict", {"race_id": RACE, "lap": 20}), 2),
             "RacesResponse": short(said("/v1/races"), 2),
             "RaceResponse": short(said(f"/v1/races/{RACE}"), 2),
+            "MomentResponse": short(said(f"/v1/races/{RACE}/moment?lap=20"), 2),
             "ReplayResponse": short(said(f"/v1/races/{RACE}/replay"), 2),
             "ModelsResponse": short(said("/v1/models"), 1),
             "DecisionsResponse": short(said("/v1/models/finish_position/decisions"), 1),

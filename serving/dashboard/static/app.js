@@ -19,22 +19,27 @@ function racePage(form) {
   const said = document.querySelector("main > .said");
   const moment = document.querySelector("#moment");
   const follow = form.querySelector(".follow");
+  const twin = document.querySelector("#twin");
   let timer = 0;
   let ahead = 0;
   let direction = 1;
   let shown = Number(slider.value);
+  let run = new URLSearchParams(location.search).get("replay");
   let wanted = null;
   let asking = false;
   let prepared = null;
   let events = null;
+  let ended = "";
 
   form.querySelector(".show").hidden = true;
   form.querySelectorAll(".step, .follow").forEach((button) => { button.hidden = false; });
 
   const opened = () => new URLSearchParams(location.search).get("driver");
 
-  function address(lap, driver, fragment) {
+  // A moment is a lap as the service predicts it, or as a replay did: then `run` names the replay.
+  function address(lap, driver, fragment, replay = run) {
     const query = new URLSearchParams({ lap });
+    if (replay) query.set("replay", replay);
     if (driver) query.set("driver", driver);
     if (fragment) query.set("fragment", fragment);
     return `/races/${race}?${query}`;
@@ -49,8 +54,8 @@ function racePage(form) {
 
   // One lap is asked for at a time. The service computes what it was asked even if nobody waits any longer, so what is asked while
   // the slider moves on would queue up there. Of the laps wanted meanwhile only the last is asked for.
-  async function show(lap) {
-    wanted = lap;
+  async function show(lap, replay) {
+    wanted = { lap, replay };
     if (asking) return;
     asking = true;
     moment.setAttribute("aria-busy", "true");
@@ -59,10 +64,10 @@ function racePage(form) {
       const asked = wanted;
       wanted = null;
       try {
-        if (prepared?.lap === asked) await prepared.done;
-        await place(asked);
+        if (prepared?.lap === asked.lap) await prepared.done;
+        await place(asked.lap, asked.replay);
       } catch (error) {
-        if (wanted === null) said.textContent = `Lap ${asked} could not be shown: ${error.message}`;
+        if (wanted === null) said.textContent = `Lap ${asked.lap} could not be shown: ${error.message}`;
       }
     }
     asking = false;
@@ -70,19 +75,25 @@ function racePage(form) {
     form.classList.remove("busy");
   }
 
-  async function place(lap) {
+  async function place(lap, replay) {
     const driver = opened();
-    const page = await fetched(address(lap, driver, "moment"));
+    const page = await fetched(address(lap, driver, "moment", replay));
     const focused = moment.contains(document.activeElement) ? document.activeElement.dataset.driver : null;
     moment.replaceChildren(...page.body.childNodes);
     if (focused) moment.querySelector(`[data-driver="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    run = replay;
     history.replaceState(null, "", address(lap, opened()));
-    if (wanted === null && opened() !== driver) wanted = lap;
+    twin.textContent = `/v1/races/${race}/moment?${new URLSearchParams(run ? { lap, replay: run } : { lap })}`;
+    twin.href = twin.textContent;
+    if (wanted === null && opened() !== driver) wanted = { lap, replay };
     if (wanted !== null) return;
-    const first = moment.querySelector(".car .name")?.textContent ?? "";
-    said.textContent = `Lap ${lap}: ${first} is predicted to win.`;
+    say();
     clearTimeout(ahead);
-    ahead = setTimeout(() => prepare(lap + direction), AHEAD_MS);
+    if (!run) ahead = setTimeout(() => prepare(lap + direction), AHEAD_MS);
+  }
+
+  function say() {
+    said.textContent = `${ended} ${moment.querySelector("[data-said]").dataset.said}`.trim();
   }
 
   // The service keeps what it has shown: asking for the next lap in this direction makes the next step quick.
@@ -92,16 +103,17 @@ function racePage(form) {
     prepared = { lap, done };
   }
 
-  function moveTo(lap, wait = DEBOUNCE_MS) {
+  function moveTo(lap, wait = DEBOUNCE_MS, replay = null) {
     const last = Number(slider.max);
     const wanted = Math.min(Math.max(lap, 0), last);
     direction = wanted < shown ? -1 : 1;
     shown = wanted;
+    if (!replay) ended = "";
     slider.value = String(wanted);
     now.textContent = String(wanted);
     clearTimeout(timer);
     clearTimeout(ahead);
-    timer = setTimeout(() => show(wanted), wait);
+    timer = setTimeout(() => show(wanted, replay), wait);
   }
 
   slider.addEventListener("input", () => moveTo(Number(slider.value)));
@@ -150,23 +162,25 @@ function racePage(form) {
     car.querySelector(".driver").focus();
   });
 
-  // Each event is one lap, written when the service had predicted it: the slider goes along, and the page shows that lap.
+  // Each event is one lap as the replay predicted it: the slider goes along, and the page shows what the replay said.
   function stopFollowing(why) {
     events?.close();
     events = null;
     follow.setAttribute("aria-pressed", "false");
-    said.textContent = why;
+    ended = why;  // kept beside the last lap, which may still be on its way
+    say();
   }
 
   follow.addEventListener("click", () => {
     if (events) { stopFollowing("No longer following."); return; }
     events = new EventSource(`/v1/races/${race}/live?wait=true`);
     follow.setAttribute("aria-pressed", "true");
+    ended = "";
     said.textContent = "Waiting for the next lap of a replay.";
     events.addEventListener("lap", (event) => {
-      const { lap } = JSON.parse(event.data);
+      const { lap, run: replay } = JSON.parse(event.data);
       if (lap > Number(slider.max)) slider.max = String(lap);
-      moveTo(lap);
+      moveTo(lap, DEBOUNCE_MS, replay);
     });
     events.addEventListener("end", () => stopFollowing("The replay is over."));
     events.addEventListener("interrupted", () => stopFollowing("The replay was interrupted."));
@@ -190,7 +204,7 @@ function rollbackForm(form) {
       const answer = await fetch(form.dataset.action, {
         method: "POST",
         headers: { Authorization: `Bearer ${token.value}`, "Content-Type": "application/json" },
-        body: "{}",
+        body: JSON.stringify({ version: form.dataset.version }),
       });
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.error?.message ?? `the service answered ${answer.status}`);
