@@ -3,6 +3,7 @@
 `pitwall simulator-report` prints it, and writes it into `docs/simulator.md`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,9 @@ class Figure:
 
     @property
     def ratio(self) -> float:
-        """Simulated over real."""
+        """Simulated over real; of two zeros 1, of something over nothing infinity."""
+        if self.real == 0:
+            return 1.0 if self.simulated == 0 else math.inf
         return self.simulated / self.real
 
     @property
