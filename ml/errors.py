@@ -71,8 +71,12 @@ class RegistryBusyError(PitwallError, TimeoutError):
     """Another process held the registry lock for too long."""
 
 
+class RegistryUnavailableError(PitwallError, ConnectionError):
+    """The MLflow registry does not answer, or answers with an error of its own: what it holds is not known."""
+
+
 class StaleChampionError(PitwallError, RuntimeError):
-    """The champion changed after the decision was made; nothing was moved."""
+    """The champion is another than the one that was decided on or expected; nothing was moved."""
 
 
 class NothingToRollBackError(PitwallError, RuntimeError):

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock, Timeout
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
 
 from feature_repo.settings import Settings
 from ml.errors import (
     NothingToRollBackError,
     NotPromotableError,
     RegistryBusyError,
+    RegistryUnavailableError,
     StaleChampionError,
     UnknownModelVersionError,
 )
@@ -35,6 +37,9 @@ CHALLENGER = "challenger"
 BASELINE = "baseline"
 ROLE_TAG, MODEL_TAG, VERDICT_TAG = "pitwall.role", "pitwall.model", "gate.verdict"
 RECORD = "gate_record.json"
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+"""The one `error_code` of MLflow that says that something does not exist; every other says that nobody knows."""
+
 _HISTORY_TAG = "champion_history"
 _LOCK_SECONDS = 120.0
 
@@ -62,31 +67,71 @@ class ChampionMove:
         return {"version": self.version, "previous": self.previous, "reason": self.reason, "at": self.at}
 
 
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
+
+
+@contextmanager
+def registry_errors(uri: str) -> Iterator[None]:
+    """Ask MLflow within this block: what it raises is named.
+
+    Args:
+        uri: of the registry asked.
+    Raises:
+        RegistryUnavailableError: for every `MlflowException`. Who expects that something does not exist catches that inside.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        shown = without_password(uri)
+        said = str(error).replace(uri.rstrip("/"), shown.rstrip("/")).partition("\n")[0][:500]
+        raise RegistryUnavailableError(
+            f"MLflow registry {shown}: does not say what it holds, got {error.error_code}: {said}; see that it runs and that "
+            "PITWALL_MLFLOW_TRACKING_URI names it, then try again"
+        ) from error
+
+
 @contextmanager
 def registry_lock(settings: Settings) -> Iterator[None]:
     """Hold the one lock under which the champion moves (re-entrant within a process only through one holder).
 
     Raises:
         RegistryBusyError: another process held it for two minutes.
+        RegistryUnavailableError: the registry stopped to answer in the block.
     """
+    with _held(settings, "registry.lock"), registry_errors(settings.mlflow_uri):
+        yield
+
+
+@contextmanager
+def _held(settings: Settings, name: str) -> Iterator[None]:
     settings.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.home / name)
     try:
-        with FileLock(settings.home / "registry.lock", timeout=_LOCK_SECONDS):
-            yield
+        lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout as exc:
         raise RegistryBusyError(
-            f"{settings.home / 'registry.lock'}: held by another process for {_LOCK_SECONDS:.0f} s; "
-            "wait for its promotion to end, then run the command again"
+            f"{settings.home / name}: held by another process for {_LOCK_SECONDS:.0f} s; wait for what it does with the "
+            "registry to end, then try again"
         ) from exc
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_registry(settings: Settings) -> mlflow.MlflowClient:
     """A client of this home's registry, with database, experiment and registered model made on first use.
 
     Initialising is done under a lock: two processes creating one MLflow SQLite database at once break it.
+
+    Raises:
+        RegistryBusyError: another process has been initialising it for two minutes.
+        RegistryUnavailableError: it does not answer.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.home / "mlflow-init.lock", timeout=_LOCK_SECONDS):
+    with _held(settings, "mlflow-init.lock"), registry_errors(settings.mlflow_uri):
         mlflow.set_tracking_uri(settings.mlflow_uri)
         mlflow.set_registry_uri(settings.mlflow_uri)
         # Already the client's constructor creates and migrates the database.
@@ -94,11 +139,20 @@ def open_registry(settings: Settings) -> mlflow.MlflowClient:
         if client.get_experiment_by_name(MODEL_NAME) is None:
             local = settings.mlflow_tracking_uri is None
             client.create_experiment(MODEL_NAME, artifact_location=settings.mlflow_artifacts.as_uri() if local else None)
-        try:
-            client.get_registered_model(MODEL_NAME)
-        except (MlflowException, RestException):
+        if _registered(client) is None:
             client.create_registered_model(MODEL_NAME, description="Who finishes where, at a moment of the race.")
     return client
+
+
+def versions_of(client: mlflow.MlflowClient) -> list[ModelVersion]:
+    """Every version of the registered model, newest first; [] where the registry has no such model.
+
+    Raises:
+        RegistryUnavailableError: it does not answer.
+    """
+    with registry_errors(client.tracking_uri):
+        found = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
 
 
 def get_version(client: mlflow.MlflowClient, version: str) -> ModelVersion:
@@ -106,24 +160,52 @@ def get_version(client: mlflow.MlflowClient, version: str) -> ModelVersion:
 
     Raises:
         UnknownModelVersionError: the registry has no such version; says which there are.
+        RegistryUnavailableError: it does not answer.
     """
-    known = {str(found.version): found for found in client.search_model_versions(f"name = '{MODEL_NAME}'")}
+    known = {str(found.version): found for found in versions_of(client)}
     if version not in known:
         listed = ", ".join(sorted(known, key=int)) or "none"
         raise UnknownModelVersionError(f"model version: got {version!r}, expected one of {MODEL_NAME}: {listed}")
     return known[version]
 
 
+def aliases_of(client: mlflow.MlflowClient) -> dict[str, str]:
+    """Alias -> version; {} where the registry has no such model.
+
+    Raises:
+        RegistryUnavailableError: it does not answer.
+    """
+    model = _registered(client)
+    return {} if model is None else {name: str(version) for name, version in model.aliases.items()}
+
+
 def alias_version(client: mlflow.MlflowClient, alias: str) -> str | None:
-    """The version an alias points to, or None."""
-    aliases = client.get_registered_model(MODEL_NAME).aliases
-    return str(aliases[alias]) if alias in aliases else None
+    """The version an alias points to, or None.
+
+    Raises:
+        RegistryUnavailableError: the registry does not answer.
+    """
+    return aliases_of(client).get(alias)
 
 
 def champion_history(client: mlflow.MlflowClient) -> list[ChampionMove]:
-    """Every recorded move of the champion alias, oldest first."""
-    tags = client.get_registered_model(MODEL_NAME).tags
-    return [ChampionMove(**entry) for entry in json.loads(tags.get(_HISTORY_TAG, "[]"))]
+    """Every recorded move of the champion alias, oldest first.
+
+    Raises:
+        RegistryUnavailableError: the registry does not answer.
+    """
+    model = _registered(client)
+    return [] if model is None else [ChampionMove(**entry) for entry in json.loads(model.tags.get(_HISTORY_TAG, "[]"))]
+
+
+def _registered(client: mlflow.MlflowClient) -> RegisteredModel | None:
+    with registry_errors(client.tracking_uri):
+        try:
+            return client.get_registered_model(MODEL_NAME)
+        except MlflowException as error:
+            if error.error_code != NOT_THERE:
+                raise
+            return None
 
 
 def move_champion(client: mlflow.MlflowClient, *, expected: str | None, new: str | None, reason: str) -> ChampionMove:
@@ -159,10 +241,14 @@ def effective_history(history: list[ChampionMove], current: str | None) -> list[
 
 
 def stored_record(client: mlflow.MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
-    """The gate record stored with a version (`inputs` and `decision`), or None if it was never decided."""
+    """The gate record stored with a version (`inputs` and `decision`), or None if it was never decided.
+
+    Raises:
+        RegistryUnavailableError: the registry does not give it.
+    """
     if VERDICT_TAG not in version.tags:
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, registry_errors(client.tracking_uri):
         path = mlflow.artifacts.download_artifacts(
             run_id=version.run_id, artifact_path=f"gate/{RECORD}", dst_path=folder, tracking_uri=client.tracking_uri
         )
@@ -197,17 +283,28 @@ def promote_version(settings: Settings, client: mlflow.MlflowClient, version: st
         return move_champion(client, expected=current, new=version, reason="promote")
 
 
-def rollback(settings: Settings, client: mlflow.MlflowClient) -> ChampionMove:
+def rollback(settings: Settings, client: mlflow.MlflowClient, *, expected: str | None = None) -> ChampionMove:
     """Give the champion alias back to the version it replaced; the move is recorded like any other.
 
     Rolling back twice goes two promotions back, not to and fro. Rolling back the first promotion leaves no champion; the
     tabular baseline then answers.
 
+    Args:
+        settings: which home.
+        client: of its registry.
+        expected: the version that is to lose the champion's place; None = whichever has it.
     Raises:
+        StaleChampionError: the champion is another than `expected`; nothing was moved.
         NothingToRollBackError: nothing was ever promoted, or everything is rolled back already.
+        RegistryBusyError, RegistryUnavailableError: as `registry_lock`.
     """
     with registry_lock(settings):
         current = alias_version(client, CHAMPION)
+        if expected is not None and current != expected:
+            raise StaleChampionError(
+                f"champion of {MODEL_NAME}: got version {expected} to roll back, now it is {current}; nothing was changed, look "
+                "again before rolling back"
+            )
         standing = standing_promotions(effective_history(champion_history(client), current))
         if current is None or not standing:
             raise NothingToRollBackError(f"{MODEL_NAME}: there is no champion to roll back; nothing was changed")

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from feature_repo.spine import Moment
-from ml.registry import CHALLENGER, CHAMPION
+from ml.registry import CHALLENGER
 from serving.models import LoadedModel
 from serving.prediction_log import SHADOW, PredictionLog
 from serving.state import Answer, ServingState
@@ -31,6 +31,7 @@ class _Question:
     asked: str
     as_of: str
     request_id: str
+    answered: LoadedModel
 
 
 class Beside:
@@ -56,9 +57,10 @@ class Beside:
         request_id = uuid.uuid4().hex
         self._log.record(answer, request_id=request_id)
         said = answer.prediction
-        if answer.model.role not in (CHAMPION, CHALLENGER) or self._state.models.other(said.race_id) is None:
-            return
-        question = _Question(said.race_id, str(said.moment["asked"]), str(said.moment["as_of"]), request_id)
+        with self._state.models.beside(answer.model) as other:
+            if other is None:
+                return
+        question = _Question(said.race_id, str(said.moment["asked"]), str(said.moment["as_of"]), request_id, answer.model)
         with self._changed:
             if self._closed or len(self._questions) >= _WAITING:
                 self._state.metrics.comparisons_left_out.inc()
@@ -80,7 +82,7 @@ class Beside:
             self._closed = True
             self._changed.notify_all()
         if self._worker is not None:
-            self._worker.join(timeout=10.0)
+            self._worker.join(timeout=5.0)
         self._log.close()
 
     def _run(self) -> None:
@@ -100,21 +102,21 @@ class Beside:
                 self._changed.notify_all()
 
     def _ask(self, question: _Question) -> None:
-        other = self._state.models.other(question.race_id)
-        if other is None:
-            return
-        key = (question.race_id, question.as_of, f"{other.role} {other.version}")
-        if key in self._asked:
-            self._asked.move_to_end(key)
-            return
-        while self._state.gate.waiting and not self._closed:
-            time.sleep(_PAUSE_S)
-        started = time.perf_counter()
-        with self._state.gate.entered():
-            if question.asked == LIVE:
-                said = other.predictor.predict_live(question.race_id)
-            else:
-                said = other.predictor.predict(question.race_id, Moment.parse(question.asked))
+        with self._state.models.beside(question.answered) as other:
+            if other is None:
+                return
+            key = (question.race_id, question.as_of, f"{other.role} {other.version}")
+            if key in self._asked:
+                self._asked.move_to_end(key)
+                return
+            while self._state.gate.waiting and not self._closed:
+                time.sleep(_PAUSE_S)
+            started = time.perf_counter()
+            with self._state.gate.entered():
+                if question.asked == LIVE:
+                    said = other.predictor.predict_live(question.race_id)
+                else:
+                    said = other.predictor.predict(question.race_id, Moment.parse(question.asked))
         answer = Answer(said, other, list(said.fallbacks), said.stale, (time.perf_counter() - started) * 1e3)
         self._log.record(answer, role=self._role(other), request_id=question.request_id)
         self._asked[key] = None

@@ -15,6 +15,7 @@ from ml.errors import (
     NothingToRollBackError,
     NotPromotableError,
     RegistryBusyError,
+    RegistryUnavailableError,
     StaleChampionError,
 )
 from serving.errors import (
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (StaleChampionError, 409),
     (RaceOverError, 409),
     (RegistryBusyError, 503),
+    (RegistryUnavailableError, 503),
     (OnlineStoreUnavailableError, 503),
     (NoModelError, 503),
     (TooManyStreamsError, 503),
@@ -49,6 +51,7 @@ _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (TokenNotConfiguredError, "start the service with PITWALL_API_TOKEN set"),
     (WrongTokenError, "send the header `Authorization: Bearer <token>`"),
     (NoModelError, "see /v1/models and /readyz"),
+    (RegistryUnavailableError, "mend the MLflow server; /v1/models says when the registry answers again"),
     (RegistryBusyError, "ask again once the promotion under way has ended"),
     (LookupError, "see /v1/races, /v1/models and /v1/catalogue for what there is"),
 )

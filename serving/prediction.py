@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ml.rows import N_POSITIONS
 from serving.live_pictures import Drawing
 
-STALE_VALUES, MISSING_VALUES, NO_PICTURES = "stale_values", "missing_values", "no_pictures"
+BEHIND_CLOCK, STALE_VALUES, MISSING_VALUES, NO_PICTURES = "behind_clock", "stale_values", "missing_values", "no_pictures"
 _PLACES = np.arange(1.0, N_POSITIONS + 1)
 
 
@@ -88,8 +88,9 @@ class Prediction:
         missing: `features` (feature -> drivers without a value), `pictures` (drivers without a trace).
         drivers: in the order of the assigned places.
         stale: feature -> drivers whose value was older than its view allows (but not expired), and used all the same.
-        fallbacks: what was done instead of what was wanted: `stale_values`, `missing_values` (the model's rule for missing ones),
-            `no_pictures` (they could not be made).
+        fallbacks: what was done instead of what was wanted: `behind_clock` (live, of a race that goes on: what was known minutes
+            ago was used), `stale_values`, `missing_values` (the model's rule for missing ones), `no_pictures` (they could not be
+            made).
         stages: seconds spent on `features`, `pictures` and `model`.
         seen: what the model looked at.
     """

@@ -25,7 +25,7 @@ from feature_repo.settings import Settings
 from feature_repo.spine import Moment, MomentPoint, refuse_future
 from feature_repo.store import get_service, open_store, views_of
 from ml.assignment import assign_positions
-from ml.registry import BASELINE, CHAMPION, MODEL_NAME
+from ml.registry import BASELINE, CHAMPION, MODEL_NAME, NOT_THERE, aliases_of, registry_errors
 from ml.rows import EMBEDDING_DIM
 from ml.served_model import ServedModel, tabular_array
 from ml.traces.renderer import TraceRenderer
@@ -34,11 +34,24 @@ from serving.live_pictures import KEEP, TRACE_SERVICE, Drawing, PictureEmbedding
 from serving.lookup import GridLookup, log_served, lookup_grid
 from serving.online_lookup import lookup_rows
 from serving.past_lookup import lookup_past
-from serving.prediction import MISSING_VALUES, NO_PICTURES, STALE_VALUES, ModelInUse, Prediction, Seen, said_about
+from serving.prediction import (
+    BEHIND_CLOCK,
+    MISSING_VALUES,
+    NO_PICTURES,
+    STALE_VALUES,
+    ModelInUse,
+    Prediction,
+    Seen,
+    said_about,
+)
+from serving.race_clock import NEWS_WITHIN_S, seconds_without_news
 from serving.races import cars_at, driver_names, moment_point, newest_row_known, race_of, result_known
 
 Columns = Mapping[str, NDArray[Any]]
 """Name -> (cars,) values: features of the cars of one race, and `driver_id`."""
+
+_NO_NUMBER = "INVALID_PARAMETER_VALUE"
+"""The `error_code` with which MLflow refuses a version that is no number."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +65,14 @@ class Inputs:
         traces: likewise of `speed_trace_v1`; None for a tabular model.
         stale: feature -> drivers whose value is old, but not expired.
         seconds: it took to look them up.
+        is_behind: the race goes on, and nothing newer is known of it for longer than should be.
     """
 
     features: Columns
     traces: Columns | None
     stale: dict[str, list[str]]
     seconds: float
+    is_behind: bool = False
 
 
 class Predictor:
@@ -107,22 +122,21 @@ class Predictor:
         Raises:
             NotAppliedError: the home has no feature registry.
             NoModelError: the registry has neither, or not that version.
+            RegistryUnavailableError: the registry does not answer.
         """
         store = open_store(settings)
         mlflow.set_tracking_uri(settings.mlflow_uri)
         mlflow.set_registry_uri(settings.mlflow_uri)
-        client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
-        try:
-            aliases = client.get_registered_model(MODEL_NAME).aliases
-        except MlflowException:
-            aliases = {}
+        with registry_errors(settings.mlflow_uri):
+            client = mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+        aliases = aliases_of(client)
         role = next((alias for alias in (CHAMPION, BASELINE) if alias in aliases), None)
         if role is None:
             raise NoModelError(f"{settings.mlflow_uri}: no registered model; run `pitwall train`, `evaluate` and `promote` first")
         note = "" if role == CHAMPION else "there is no champion (none promoted, or rolled back): this is the tabular baseline"
-        if version is not None and version != str(aliases[role]):
+        if version is not None and version != aliases[role]:
             role, note = f"version {version}", f"this is version {version} as asked, not the {role} (version {aliases[role]})"
-        version = version or str(aliases[role])
+        version = version or aliases[role]
         return cls.load(settings, store, client, version=version, role=role, note=note)
 
     @classmethod
@@ -149,14 +163,18 @@ class Predictor:
             without_pictures: see `Predictor`.
         Raises:
             NoModelError: there is no such version.
+            RegistryUnavailableError: the registry does not answer.
         """
-        try:
-            registered = client.get_model_version(MODEL_NAME, version).creation_timestamp
-        except MlflowException as error:
-            raise NoModelError(
-                f"{MODEL_NAME}: there is no version {version!r}; `pitwall status` lists those there are"
-            ) from error
-        loaded = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model()
+        with registry_errors(settings.mlflow_uri):
+            try:
+                registered = client.get_model_version(MODEL_NAME, version).creation_timestamp
+            except MlflowException as error:
+                if error.error_code not in (NOT_THERE, _NO_NUMBER):
+                    raise
+                raise NoModelError(
+                    f"{MODEL_NAME}: there is no version {version!r}; `pitwall status` lists those there are"
+                ) from error
+            loaded = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{version}").unwrap_python_model()
         served = loaded.served
         model = ModelInUse(
             name=served.name,
@@ -241,12 +259,24 @@ class Predictor:
             f"{view}: holds rows that became known after {now.isoformat()}; the answer knows these corrections"
             for view in dict.fromkeys(name for one in grids for name in one.corrected_after(now))
         ]
+        behind = [] if at is not None else self._behind_the_clock(race_id, grid, now)
         stale = _names_by_driver(old, grid.features.plan.view_of, features)
-        inputs = Inputs(features, traces, stale, time.perf_counter() - began)
-        said = self._answer(race_id, inputs, described, "online", clock, notes)
+        inputs = Inputs(features, traces, stale, time.perf_counter() - began, bool(behind))
+        said = self._answer(race_id, inputs, described, "online", clock, [*behind, *notes])
         for log, one in zip(self._logs, grids, strict=True):
             log_served(log, one, moment=now, withheld_at=now, model_version=self.model.version)
         return said
+
+    def _behind_the_clock(self, race_id: str, grid: GridLookup, newest: pd.Timestamp) -> list[str]:
+        """What is to be said where the race goes on and the online store has fallen behind it; [] where it has not."""
+        without_news_s = seconds_without_news(self.settings, race_id, newest)
+        fresh_for_s = [view.fresh_for_s for view in grid.features.plan.views if view.view.name in self._race_views]
+        if without_news_s is None or without_news_s <= min([NEWS_WITHIN_S, *fresh_for_s]):
+            return []
+        return [
+            f"the race goes on, but nothing of it has come online for {without_news_s / 60:.0f} min: this is about "
+            f"{newest.isoformat()}, not about now; is `pitwall materialize` still run?"
+        ]
 
     def _notes(self, race_id: str, moment: dict[str, Any], as_of: pd.Timestamp | None) -> list[str]:
         notes = [self.model.note] if self.model.note else []
@@ -352,7 +382,12 @@ class Predictor:
         }
         used = {spec.name for spec in self.served.specs}
         stale = {name: cars for name, cars in inputs.stale.items() if name in used}
-        fallbacks = [STALE_VALUES] * bool(stale) + [MISSING_VALUES] * bool(missing["features"]) + [NO_PICTURES] * (drawn is None)
+        needed = {
+            BEHIND_CLOCK: inputs.is_behind,
+            STALE_VALUES: bool(stale),
+            MISSING_VALUES: bool(missing["features"]),
+            NO_PICTURES: drawn is None,
+        }
         order = np.argsort(places, kind="stable")
         return Prediction(
             race_id=race_id,
@@ -365,7 +400,7 @@ class Predictor:
             missing=missing,
             drivers=[said_about(drivers[row], int(places[row]), probabilities[row]) for row in order],
             stale=stale,
-            fallbacks=fallbacks,
+            fallbacks=[name for name, is_needed in needed.items() if is_needed],
             stages={"features": inputs.seconds, "pictures": drawn_at - began, "model": asked_at - drawn_at},
             seen=Seen(tuple(drivers), tabular, drawn or (None,) * len(drivers)),
         )

@@ -25,7 +25,6 @@ from serving.metrics import Metrics
 from serving.models import LoadedModel, ModelManager
 from serving.prediction import Prediction
 
-BASELINE_ANSWERED = "baseline"
 MAY_FAIL = (CHAMPION, CHALLENGER, BASELINE, "registry")
 """Of what `ModelManager.problems` may speak."""
 
@@ -41,8 +40,9 @@ class Answer:
     Attributes:
         prediction: what the model says; only of the drivers asked about.
         model: that answered.
-        fallbacks: what was done instead of what was wanted, in order: `stale_values`, `missing_values`, `no_pictures`, `baseline`
-            (the model failed, the tabular baseline answered); empty when nothing was.
+        fallbacks: what was done instead of what was wanted, in order: `behind_clock`, `stale_values`, `missing_values`,
+            `no_pictures`, `champion` (the challenger failed, the champion was asked), `baseline` (a model failed or could not be
+            loaded, the tabular baseline was asked); empty when nothing was.
         stale: feature -> drivers whose value was older than its view allows, and used all the same.
         latency_ms: from the call to the answer, waiting included.
     """
@@ -104,10 +104,9 @@ class ServingState:
             NoModelError: no model is loaded.
         """
         started = time.perf_counter()
-        model = self.models.current(race_id)
-        with self.gate.entered():
+        with self.models.about(race_id) as models, self.gate.entered():
             waited = time.perf_counter() - started
-            said, model, fell_back = self._ask(model, race_id, moment, live=live)
+            said, model, fell_back = _ask(models, race_id, moment, live=live)
         if drivers is not None:
             said = _only(said, drivers)
         latency = time.perf_counter() - started
@@ -119,20 +118,6 @@ class ServingState:
             except Exception:
                 logger.exception("answer_not_noted race=%s", race_id)
         return answer
-
-    def _ask(
-        self, model: LoadedModel, race_id: str, moment: Moment | None, *, live: bool
-    ) -> tuple[Prediction, LoadedModel, list[str]]:
-        """Ask a model, and the baseline if the model itself fails."""
-        try:
-            return _asked(model, race_id, moment, live=live), model, []
-        except Exception as error:
-            baseline = self.models.baseline
-            model_failed = isinstance(error, ModelContractError) or not isinstance(error, PitwallError)
-            if not model_failed or baseline is None or baseline.version == model.version:
-                raise
-            logger.exception("model_failed version=%s race=%s; the baseline answers", model.version, race_id)
-        return _asked(baseline, race_id, moment, live=live), baseline, [BASELINE_ANSWERED]
 
     def _count(self, answer: Answer, stages: dict[str, float]) -> None:
         self.metrics.count_stages(stages)
@@ -224,8 +209,23 @@ async def get_state(request: Request) -> ServingState:
     return state
 
 
-def _asked(model: LoadedModel, race_id: str, moment: Moment | None, *, live: bool) -> Prediction:
-    return model.predictor.predict_live(race_id) if live else model.predictor.predict(race_id, moment)
+def _ask(
+    models: Sequence[LoadedModel], race_id: str, moment: Moment | None, *, live: bool
+) -> tuple[Prediction, LoadedModel, list[str]]:
+    """What the first of some models says that does not fail itself, which one that is, and the roles that stood in for others."""
+    model, *others = models
+    stands_in = [model.role] if model.stands_in else []
+    try:
+        said = model.predictor.predict_live(race_id) if live else model.predictor.predict(race_id, moment)
+    except Exception as error:
+        model_failed = isinstance(error, ModelContractError) or not isinstance(error, PitwallError)
+        if not model_failed or not others:
+            raise
+        logger.exception("model_failed version=%s race=%s; the %s is asked", model.version, race_id, others[0].role)
+    else:
+        return said, model, stands_in
+    said, model, stood_in = _ask(others, race_id, moment, live=live)
+    return said, model, list(dict.fromkeys([*stands_in, others[0].role, *stood_in]))
 
 
 def _only(said: Prediction, drivers: Sequence[str]) -> Prediction:

@@ -6,12 +6,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from feature_repo.errors import MissingInputError
 from feature_repo.settings import Settings
+from ml.registry import BASELINE, CHALLENGER, CHAMPION, MODEL_NAME, aliases_of
 from ml.served_model import DESCRIPTION, ServedModel
-from pipelines.registry import BASELINE, CHALLENGER, CHAMPION, MODEL_NAME
 
 
 def served_models(settings: Settings, folder: Path) -> list[ServedModel]:
@@ -28,10 +27,7 @@ def served_models(settings: Settings, folder: Path) -> list[ServedModel]:
         if uri is None:
             return []
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        try:
-            aliases = {name: str(version) for name, version in client.get_registered_model(MODEL_NAME).aliases.items()}
-        except MlflowException:
-            return []
+        aliases = aliases_of(client)
         answering = aliases.get(CHAMPION, aliases.get(BASELINE))
         versions = dict.fromkeys(version for version in (answering, aliases.get(CHALLENGER)) if version is not None)
         return [_load(version, folder / f"version_{version}") for version in versions]

@@ -2,15 +2,17 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import mlflow
-from mlflow.exceptions import MlflowException
+from mlflow.entities.model_registry import ModelVersion
 
 from feature_repo.files import read_json
 from feature_repo.settings import Settings
+from ml.errors import RegistryBusyError, RegistryUnavailableError
 from ml.registry import (
     BASELINE,
     CHAMPION,
@@ -18,10 +20,13 @@ from ml.registry import (
     MODEL_TAG,
     ROLE_TAG,
     VERDICT_TAG,
+    ChampionMove,
+    aliases_of,
     champion_history,
     effective_history,
     standing_promotions,
     stored_record,
+    versions_of,
 )
 from serving.state import ServingState
 
@@ -39,40 +44,34 @@ def model_board(state: ServingState) -> dict[str, Any]:
         `name`; `serving` (version, role and model that answer now, or None); `aliases`; `versions` (`version, model, role,
         aliases, verdict, registered_at, decision`, the last from `decision_summary`, or None); `history` (moves of the champion,
         newest first); `can_roll_back`; `rollback_to` (what that would make champion: a version, or None for none); `baseline`
-        (its version); `problems` (what is wrong with models that should be loaded).
+        (its version); `problems` (what is wrong with models that should be loaded); `registry_problem` (why the registry does
+        not say what it holds, so that versions, aliases and history are empty; else None).
     """
-    settings = state.settings
-    client = state.models.client()
+    aliases: dict[str, str] = {}
+    versions: list[dict[str, Any]] = []
+    moves: list[ChampionMove] = []
+    registry_problem = None
     try:
-        aliases = {name: str(version) for name, version in client.get_registered_model(MODEL_NAME).aliases.items()}
-        found = sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda one: int(one.version), reverse=True)
+        client = state.models.client()
+        aliases = aliases_of(client)
         moves = effective_history(champion_history(client), aliases.get(CHAMPION))
-    except MlflowException:  # an empty registry: the baseline answers from where it was loaded
-        logger.warning("model_board_without_registry uri=%s", settings.mlflow_uri)
-        aliases, found, moves = {}, [], []
+        versions = [_version(state, client, version, aliases) for version in versions_of(client)]
+    except (RegistryUnavailableError, RegistryBusyError) as error:  # what is loaded goes on answering, and is told
+        logger.warning("model_board_without_registry %s", error)
+        registry_problem = str(error)
     standing = standing_promotions(moves)
     current = state.models.answering
     return {
         "name": MODEL_NAME,
         "serving": current and {"version": current.version, "role": current.role, "model": current.predictor.model.name},
         "aliases": aliases,
-        "versions": [
-            {
-                "version": str(version.version),
-                "model": version.tags.get(MODEL_TAG, ""),
-                "role": version.tags.get(ROLE_TAG, ""),
-                "aliases": sorted(name for name, target in aliases.items() if target == str(version.version)),
-                "verdict": version.tags.get(VERDICT_TAG),
-                "registered_at": _instant(version.creation_timestamp),
-                "decision": _decision(state, client, version),
-            }
-            for version in found
-        ],
+        "versions": versions,
         "history": [move.to_json() for move in reversed(moves)],
         "can_roll_back": CHAMPION in aliases and bool(standing),
         "rollback_to": standing[-1].previous if standing else None,
         "baseline": aliases.get(BASELINE),
         "problems": dict(state.models.problems),
+        "registry_problem": registry_problem,
     }
 
 
@@ -112,21 +111,44 @@ def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) 
     }
 
 
-def _decision(state: ServingState, client: mlflow.MlflowClient, version: Any) -> dict[str, Any] | None:
-    """The summary of a version's record; records are written once, so each is fetched once per verdict."""
+def gate_record(state: ServingState, client: mlflow.MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
+    """The gate record of a version, or None if it was never decided; written once, so fetched once per verdict.
+
+    Raises:
+        RegistryUnavailableError: the registry does not give it.
+    """
     key = f"{version.version} {version.run_id} {version.tags.get(VERDICT_TAG)}"
     with _lock:
         kept = _records.setdefault(state, {})
-        if key not in kept:
-            try:
-                kept[key] = stored_record(client, version)
-            except (MlflowException, OSError, ValueError):
-                logger.exception("gate_record_unreadable version=%s", version.version)
-                return None
-        record = kept[key]
-    if record is None:
+        if key in kept:
+            return kept[key]
+    record = stored_record(client, version)  # a download: whoever wants another record does not wait for it
+    with _lock:
+        kept[key] = record
+    return record
+
+
+def _version(
+    state: ServingState, client: mlflow.MlflowClient, version: ModelVersion, aliases: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "version": str(version.version),
+        "model": version.tags.get(MODEL_TAG, ""),
+        "role": version.tags.get(ROLE_TAG, ""),
+        "aliases": sorted(name for name, target in aliases.items() if target == str(version.version)),
+        "verdict": version.tags.get(VERDICT_TAG),
+        "registered_at": _instant(version.creation_timestamp),
+        "decision": _decision(state, client, version),
+    }
+
+
+def _decision(state: ServingState, client: mlflow.MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
+    try:
+        record = gate_record(state, client, version)
+    except (OSError, ValueError):  # one record that cannot be had: the other versions are shown
+        logger.exception("gate_record_unreadable version=%s", version.version)
         return None
-    return decision_summary(record, _evaluation(state.settings, record))
+    return None if record is None else decision_summary(record, _evaluation(state.settings, record))
 
 
 def _evaluation(settings: Settings, record: dict[str, Any]) -> dict[str, Any] | None:

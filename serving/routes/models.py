@@ -4,32 +4,28 @@ import hmac
 from typing import Annotated, Any
 
 import pandas as pd
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from feature_repo.errors import UnknownEntityError
-from ml.registry import (
-    MODEL_NAME,
-    VERDICT_TAG,
-    ChampionMove,
-    promote_version,
-    stored_record,
-)
+from ml.registry import MODEL_NAME, VERDICT_TAG, ChampionMove, promote_version, versions_of
 from ml.registry import rollback as roll_back
-from serving.dashboard.model_board import model_board
+from serving.dashboard.model_board import gate_record, model_board
 from serving.errors import TokenNotConfiguredError, WrongTokenError
 from serving.reply import json_reply
 from serving.schemas.answers import ErrorBody
 from serving.schemas.board import DecisionsResponse, ModelsResponse, MoveResponse
-from serving.schemas.requests import PromoteRequest
+from serving.schemas.requests import PromoteRequest, RollbackRequest
 from serving.state import ServingState, get_state
 
 router = APIRouter(prefix="/v1", tags=["models"])
 State = Annotated[ServingState, Depends(get_state)]
 _UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": ErrorBody, "description": "No token, or a wrong one."}}
+_BEARER = HTTPBearer(auto_error=False, description="The service's PITWALL_API_TOKEN.")
 ModelName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,100}$", examples=[MODEL_NAME])]
 
 
-def allowed(state: State, authorization: Annotated[str | None, Header(max_length=4096)] = None) -> None:
+def allowed(state: State, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
     """Let a change through only with the token of the service.
 
     Raises:
@@ -39,14 +35,17 @@ def allowed(state: State, authorization: Annotated[str | None, Header(max_length
     token = state.settings.api_token
     if token is None or not token.get_secret_value():
         raise TokenNotConfiguredError("changes over HTTP are not configured: this service was started without PITWALL_API_TOKEN")
-    given = (authorization or "").encode()
-    if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
+    secret = "" if given is None else given.credentials
+    if not hmac.compare_digest(secret.encode(), token.get_secret_value().encode()):
         raise WrongTokenError("Authorization: got no token or a wrong one; nothing was changed")
 
 
 @router.get("/models", response_model=ModelsResponse)
 def models(state: State) -> Response:
-    """Every registered version with its verdict, which of them answer, and what is wrong with those that should and do not."""
+    """Every registered version with its verdict, which of them answer, and what is wrong with those that should and do not.
+
+    Where the registry does not answer, `registry_problem` says so, and what is loaded is told all the same.
+    """
     manager = state.models
     loaded = [model for model in (manager.answering, manager.baseline, manager.challenger) if model is not None]
     return json_reply(
@@ -76,8 +75,7 @@ def decisions(
     """The gate's stored verdicts, newest version first: reasons, every check with its limit, and the gain with its interval."""
     _known(name)
     client = state.models.client()
-    versions = sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda found: -int(found.version))
-    records = [(found, stored_record(client, found)) for found in versions]
+    records = [(found, gate_record(state, client, found)) for found in versions_of(client)]
     told = [
         {
             "version": str(found.version),
@@ -100,10 +98,11 @@ def promote(name: ModelName, asked: PromoteRequest, state: State) -> Response:
 
 
 @router.post("/models/{name}/rollback", response_model=MoveResponse, dependencies=[Depends(allowed)], responses=_UNAUTHORIZED)
-def rollback(name: ModelName, state: State) -> Response:
-    """Give the champion's place back to the version it was taken from."""
+def rollback(name: ModelName, state: State, asked: RollbackRequest | None = None) -> Response:
+    """Give the champion's place back to the version it was taken from; with `version`, only if that is the champion still."""
     _known(name)
-    return _moved(state, roll_back(state.settings, state.models.client()))
+    expected = None if asked is None else asked.version
+    return _moved(state, roll_back(state.settings, state.models.client(), expected=expected))
 
 
 def _moved(state: ServingState, move: ChampionMove) -> Response:

@@ -93,6 +93,9 @@ class ModelsResponse(Answer):
     serving: ServingBody | None = Field(description="null while no model answers.")
     loaded: dict[str, LoadedBody] = Field(description="Role -> model.")
     problems: dict[str, str] = Field(description="Role -> why its version is not loaded.")
+    registry_problem: str | None = Field(
+        description="Why the registry does not say what it holds; `versions`, `aliases` and `history` are empty then."
+    )
     challenger_share: float
     challenger_shadow: bool
     aliases: dict[str, str]

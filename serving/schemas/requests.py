@@ -83,6 +83,14 @@ class PredictRequest(BaseModel):
         return Moment("pre_race") if self.pre_race else None
 
 
+class RollbackRequest(BaseModel):
+    """Which version loses the champion's place; left out, the one that has it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{"version": "3"}]})
+
+    version: VersionNumber | None = Field(default=None, description="The champion as far as you know; another one: 409.")
+
+
 class PromoteRequest(BaseModel):
     """Which version becomes champion."""
 

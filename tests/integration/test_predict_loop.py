@@ -27,6 +27,8 @@ from pipelines.registry import move_champion, open_registry, registry_lock
 from serving.errors import NoModelError, RaceOverError
 from serving.prediction import Prediction
 from serving.predictor import Predictor
+from serving.race_clock import seconds_without_news
+from serving.races import laps_of
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
 
@@ -204,6 +206,55 @@ def test_a_live_answer_is_the_one_that_history_gives_for_that_moment(loop: Loop,
     assert pd.Timestamp(live.moment["as_of"]) == pd.Timestamp(then.moment["as_of"])
     assert live.missing == then.missing
     assert live.drivers == then.drivers
+
+
+@pytest.mark.parametrize(
+    ("minutes", "is_behind"), [(-240.0, False), (-1.0, False), (4.0, False), (6.0, True), (45.0, True), (300.0, False)]
+)
+def test_a_live_answer_says_that_the_race_has_gone_on_without_it(
+    loop: Loop, half_way: Settings, monkeypatch: pytest.MonkeyPatch, minutes: float, is_behind: bool
+) -> None:
+    """Nothing came online after the first half; the clock of the wall is some minutes later, and four hours later it is over."""
+    predictor = candidate_predictor(half_way, model=loop.settings.models_dir / CANDIDATE)
+    past = predictor.predict_live(RACE)
+    assert "behind_clock" not in past.fallbacks, "years ago"
+    newest = pd.Timestamp(past.moment["as_of"])
+    _without_the_second_half(monkeypatch, newest)
+    monkeypatch.setattr("serving.race_clock.wall_clock", lambda: newest + pd.Timedelta(minutes=minutes))
+    said = predictor.predict_live(RACE)
+    assert ("behind_clock" in said.fallbacks) == is_behind
+    assert [note for note in said.notes if note not in past.notes] == [
+        f"the race goes on, but nothing of it has come online for {minutes:.0f} min: this is about {newest.isoformat()}, not "
+        "about now; is `pitwall materialize` still run?"
+    ] * is_behind
+    assert (said.drivers, said.moment, said.stale) == (past.drivers, past.moment, past.stale)
+
+
+def test_a_race_that_is_known_to_be_over_is_not_under_way(
+    loop: Loop, half_way: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laps = laps_of(half_way, RACE)
+    end = laps.loc[laps["lap"] == laps["scheduled_laps"], "as_of"].iloc[0]
+    newest = end - pd.Timedelta(minutes=20)
+    for after, expected in ((-60.0, 1140.0), (60.0, None)):
+        monkeypatch.setattr("serving.race_clock.wall_clock", lambda after=after: end + pd.Timedelta(seconds=after))
+        assert seconds_without_news(half_way, RACE, newest) == expected
+
+
+def test_before_its_first_row_a_race_is_counted_from_its_start(half_way: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = laps_of(half_way, RACE)["race_start"].iloc[0]
+    monkeypatch.setattr("serving.race_clock.wall_clock", lambda: start + pd.Timedelta(seconds=90))
+    assert seconds_without_news(half_way, RACE, start - pd.Timedelta(hours=20)) == 90.0
+
+
+def _without_the_second_half(monkeypatch: pytest.MonkeyPatch, newest: pd.Timestamp) -> None:
+    """Take the laps away that the leader had not completed yet: the home's moments know the whole race."""
+
+    def known(settings: Settings, race_id: str) -> pd.DataFrame:
+        laps = laps_of(settings, race_id)
+        return laps[laps["as_of"] <= newest]
+
+    monkeypatch.setattr("serving.race_clock.laps_of", known)
 
 
 def test_nothing_is_said_live_about_a_race_that_has_not_begun(half_way: Settings, loop: Loop) -> None:

@@ -7,44 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from champion_home import TOKEN, candidate, crown, races, registered_again, until, without_champion
 from fastapi.testclient import TestClient
-from loop_home import copy_of
 from loop_setup import MLFLOW_WARNS, Loop
-from pydantic import SecretStr
 
 from feature_repo.settings import Settings
 from feature_repo.spine import load_entrants
 from ml.errors import ModelContractError
-from ml.registry import (
-    BASELINE,
-    CHALLENGER,
-    CHAMPION,
-    MODEL_NAME,
-    alias_version,
-    move_champion,
-    open_registry,
-    registry_lock,
-)
+from ml.registry import BASELINE, CHAMPION, MODEL_NAME, alias_version, open_registry
 from serving.app import create_app
+from serving.dashboard import model_board
 from serving.live_pictures import PictureEmbeddings
 from serving.models import ModelManager
 from serving.predictor import Predictor
 from serving.state import ServingState
 
 pytestmark = pytest.mark.filterwarnings(MLFLOW_WARNS)
-TOKEN = "kept in the environment"
 
 
 @pytest.fixture
 def settings(loop: Loop, tmp_path: Path) -> Settings:
     """A home of its own without a champion, watched closely."""
-    home = copy_of(loop, tmp_path / "home")
-    client = open_registry(home)
-    champion = alias_version(client, CHAMPION)
-    if champion is not None:
-        with registry_lock(home):
-            move_champion(client, expected=champion, new=None, reason="rollback")
-    return home.model_copy(update={"model_poll_s": 0.05, "api_token": SecretStr(TOKEN), "challenger_share": 0.0})
+    return without_champion(loop, tmp_path / "home")
 
 
 @pytest.fixture
@@ -52,29 +36,6 @@ def client(settings: Settings) -> Iterator[TestClient]:
     """The service over it."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as one:
         yield one
-
-
-def candidate(settings: Settings) -> str:
-    version = alias_version(open_registry(settings), CHALLENGER)
-    assert version is not None
-    return version
-
-
-def promote(settings: Settings, version: str) -> None:
-    registry = open_registry(settings)
-    with registry_lock(settings):
-        move_champion(registry, expected=alias_version(registry, CHAMPION), new=version, reason="promote")
-
-
-def until(true: Any, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.02)
-
-
-def races(settings: Settings) -> list[str]:
-    return sorted(set(load_entrants(settings)["race_id"]))
 
 
 def test_a_promotion_is_taken_over_while_requests_run_and_none_sees_half_of_two(settings: Settings, client: TestClient) -> None:
@@ -98,7 +59,7 @@ def test_a_promotion_is_taken_over_while_requests_run_and_none_sees_half_of_two(
     for thread in threads:
         thread.start()
     until(lambda: len(seen) > 4)
-    promote(settings, new)
+    crown(settings, new)
     until(lambda: seen[-1] == new)
     until(lambda: seen.count(new) > 8)
     stop.set()
@@ -122,7 +83,7 @@ def test_a_new_model_that_fails_changes_nothing_but_what_is_said(
 
     with monkeypatch.context() as patched:
         patched.setattr(Predictor, "load", broken)
-        promote(settings, new)
+        crown(settings, new)
         until(lambda: "champion" in client.get("/v1/models").json()["problems"])
         time.sleep(0.5)  # ten looks at the registry
         assert tried == [new], "a model that failed is left alone for a while"
@@ -134,6 +95,7 @@ def test_a_new_model_that_fails_changes_nothing_but_what_is_said(
         during = client.post("/v1/predict", json={"race_id": race_id}).json()
         assert during["model"]["version"] == before["version"]
         assert "could not be loaded" in during["model"]["note"]
+        assert during["fallbacks"][-1] == "baseline"
 
 
 def test_a_model_that_does_not_give_its_known_answer_is_not_taken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +103,7 @@ def test_a_model_that_does_not_give_its_known_answer_is_not_taken(settings: Sett
     state = ServingState(settings)
     try:
         monkeypatch.setattr("ml.known_answer.read_question", _another_question)
-        promote(settings, new)
+        crown(settings, new)
         state.models.refresh()
         assert state.models.champion.version != new
         assert ModelContractError.__name__ in state.models.problems["champion"]
@@ -160,7 +122,7 @@ def _another_question(folder: Path) -> Any:
 def test_a_rollback_needs_the_token_and_gives_the_place_back(settings: Settings, client: TestClient) -> None:
     new = candidate(settings)
     old = alias_version(open_registry(settings), BASELINE)
-    promote(settings, new)
+    crown(settings, new)
     until(lambda: client.get("/v1/models").json()["serving"]["version"] == new)
     url = f"/v1/models/{MODEL_NAME}/rollback"
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": f"Bearer {TOKEN} "[:-2]}):
@@ -173,6 +135,44 @@ def test_a_rollback_needs_the_token_and_gives_the_place_back(settings: Settings,
     again = client.post(url, headers={"Authorization": f"Bearer {TOKEN}"})
     assert again.status_code == 409
     assert TOKEN not in client.get("/v1/models").text + repr(settings)
+
+
+def test_a_rollback_of_another_champion_than_expected_is_refused(settings: Settings, client: TestClient) -> None:
+    new, url = candidate(settings), f"/v1/models/{MODEL_NAME}/rollback"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    crown(settings, new)
+    refused = client.post(url, headers=headers, json={"version": "999"})
+    assert refused.status_code == 409
+    assert refused.json()["error"]["type"] == "StaleChampionError"
+    assert f"got version 999 to roll back, now it is {new}" in refused.json()["error"]["message"]
+    assert alias_version(open_registry(settings), CHAMPION) == new
+    page = client.get("/models").text
+    assert f'data-version="{new}"' in page, "the page sends the version that it shows"
+    assert client.post(url, headers=headers, json={"version": new}).json()["previous"] == new
+    assert alias_version(open_registry(settings), CHAMPION) is None
+    nobody = client.post(url, headers=headers, json={"version": new})
+    assert nobody.status_code == 409, "the champion of then was rolled back already"
+
+
+def test_gate_records_are_fetched_once_and_nobody_waits_behind_a_download(
+    settings: Settings, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched, stored_record = [], model_board.stored_record
+
+    def slow(*arguments: Any) -> Any:
+        fetched.append(arguments[-1].version)
+        assert not model_board._lock.locked()
+        return stored_record(*arguments)
+
+    monkeypatch.setattr(model_board, "stored_record", slow)
+    url = f"/v1/models/{MODEL_NAME}/decisions"
+    first = client.get(url).json()
+    assert [decision["version"] for decision in first["decisions"]] == [candidate(settings)]
+    before = sorted(fetched)
+    assert client.get(url).json() == first
+    assert client.get("/v1/models").status_code == 200
+    assert sorted(fetched) == before
+    assert len(set(before)) == len(before)
 
 
 def test_promoting_by_hand_obeys_the_gate(loop: Loop, settings: Settings, client: TestClient) -> None:
@@ -203,10 +203,10 @@ def test_a_challenger_answers_about_the_same_races_every_time(settings: Settings
         chosen = {race_id: state.models.current(race_id).role for race_id in all_races}
         assert set(chosen.values()) == {"challenger", "baseline"}, "12 races, half of them each"
         assert {race_id: state.models.current(race_id).role for race_id in all_races} == chosen
-        for race_id, role in chosen.items():
-            other = state.models.other(race_id)
+        of_challenger = next(race_id for race_id, role in chosen.items() if role == "challenger")
+        with state.models.beside(state.models.current(of_challenger)) as other:
             assert other is not None
-            assert other.role != role
+            assert other.role == "baseline"
     finally:
         state.close()
 
@@ -215,9 +215,11 @@ def test_a_shadow_is_loaded_but_never_answers(settings: Settings) -> None:
     state = ServingState(settings.model_copy(update={"challenger_share": 1.0, "challenger_shadow": True}))
     try:
         assert {state.models.current(race_id).role for race_id in races(settings)} == {"baseline"}
-        other = state.models.other(races(settings)[0])
-        assert other is not None
-        assert other.role == "challenger"
+        crown(settings, registered_again(settings, candidate(settings)))
+        state.models.refresh()
+        with state.models.beside(state.models.current(races(settings)[0])) as other:
+            assert other is not None
+            assert other.role == "challenger"
     finally:
         state.close()
 
@@ -239,7 +241,7 @@ def test_pictures_that_cannot_be_made_and_a_model_that_fails_are_fallen_back_fro
 ) -> None:
     race_id, new = races(settings)[-1], candidate(settings)
     old = alias_version(open_registry(settings), BASELINE)
-    promote(settings, new)
+    crown(settings, new)
     until(lambda: client.get("/v1/models").json()["serving"]["version"] == new)
 
     def broken(*_: Any, **__: Any) -> None:
@@ -280,6 +282,6 @@ def test_without_any_model_features_are_served_and_readiness_says_what_is_missin
         assert [name for name, part in ready.json()["parts"].items() if not part["ok"]] == ["model"]
         rows = [{"race_id": race_id, "driver_id": driver_id}]
         assert client.post("/v1/features", json={"entity_rows": rows}).status_code == 200
-        promote(settings, candidate(settings))
+        crown(settings, candidate(settings))
         until(lambda: client.get("/readyz").status_code == 200)
         assert client.post("/v1/predict", json={"race_id": race_id}).json()["model"]["role"] == "champion"

@@ -75,7 +75,7 @@ def test_a_lock_that_is_held_for_too_long_is_an_error(settings: Settings, monkey
     settings.home.mkdir()
     with (
         FileLock(settings.home / "registry.lock"),
-        pytest.raises(RegistryBusyError, match="wait for its promotion to end"),
+        pytest.raises(RegistryBusyError, match="to end, then try again"),
         registry_lock(settings),
     ):
         pass

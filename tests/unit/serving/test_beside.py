@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +42,8 @@ def service(predict: Callable[..., Any], *, shadow: bool = False, live: Callable
     other = SimpleNamespace(role="challenger", version="3", predictor=predictor)
     return SimpleNamespace(
         on_answer=[], on_close=[], gate=FairGate(1), settings=SimpleNamespace(challenger_shadow=shadow),
-        models=SimpleNamespace(other=lambda _: other), metrics=Metrics(),
+        models=SimpleNamespace(beside=lambda answered: nullcontext(None if answered.role == "baseline" else other)),
+        metrics=Metrics(),
     )  # fmt: skip
 
 
