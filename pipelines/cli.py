@@ -270,7 +270,7 @@ def run(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every step in order, from races to a gated model; what is up to date is skipped."""
+    """Every step in order, from races of three seasons or more to a gated model; what is up to date is skipped."""
     settings = settings_of(home)
     origin, years = choose_source(settings, source, seasons, paths=path or [], races=races, seed=seed)
     started = time.perf_counter()
@@ -380,17 +380,16 @@ def main() -> None:
     try:
         app()
     except PitwallError as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
         _fail(str(error), error, BAD_USAGE if isinstance(error, BadUsageError) else 1)
     except (ValidationError, YAMLError) as error:
         _fail(f"settings (PITWALL_* variables or pitwall.yaml): {error}", error, BAD_USAGE)
     except OSError as error:
         _fail(said_of_system(error), error)
     except server_errors() as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
         _fail(said_of_server(error), error)
 
 
 def _fail(said: str, cause: Exception, code: int = 1) -> NoReturn:
+    logging.getLogger(__name__).debug("failed", exc_info=cause)
     err.print(f"error: {said}", style="red", highlight=False, markup=False)
     raise SystemExit(code) from cause
