@@ -6,7 +6,8 @@ of Feast keeps them.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.errors import FeatureServiceNotFoundException
 from filelock import FileLock
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.errors import NotAppliedError, PointInTimeError, UnknownServiceError
 from feature_repo.files import write_text
 from feature_repo.settings import Settings
 from feature_repo.stores.choose import SQLITE, claim_namespace, online_config
+from feature_repo.stores.errors import FeatureRegistryUnavailableError
 from feature_repo.stores.online import packed_store
 from feature_repo.stores.spark_session import spark_offline_store
 from feature_repo.visibility import EVENT
@@ -78,6 +82,8 @@ def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyRepo
     Args:
         settings: which home.
         objects: entities, views and services with absolute source paths; default `catalog.bound_to(home)`.
+    Raises:
+        FeatureRegistryUnavailableError, OnlineStoreUnavailableError: the registry or the online store does not answer.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     if objects is None:
@@ -88,8 +94,9 @@ def apply(settings: Settings, objects: Sequence[Any] | None = None) -> ApplyRepo
         claim_namespace(settings)
         _write_yaml(settings)
         store = _open(_config(settings), settings.home)
-        stale = _no_longer_in(store, objects)
-        store.apply(list(objects), objects_to_delete=stale, partial=False)
+        with _asked(store):
+            stale = _no_longer_in(store, objects)
+            store.apply(list(objects), objects_to_delete=stale, partial=False)
         views = [item for item in objects if isinstance(item, FeatureView)]
         # Feast leaves the online rows of a view that is no longer served.
         hidden = [view for view in views if not view.online]
@@ -105,14 +112,16 @@ def get_service(store: FeatureStore, name: str) -> FeatureService:
 
     Raises:
         UnknownServiceError: there is none; the message names those there are.
+        FeatureRegistryUnavailableError: the registry does not answer.
     """
-    try:
-        return store.get_feature_service(name)
-    except FeatureServiceNotFoundException as error:
-        known = sorted(service.name for service in store.list_feature_services())
-        raise UnknownServiceError(
-            f"feature service: got {name!r}, expected one of {', '.join(known) or '(none applied)'}"
-        ) from error
+    with _asked(store):
+        try:
+            return store.get_feature_service(name)
+        except FeatureServiceNotFoundException as error:
+            known = sorted(service.name for service in store.list_feature_services())
+            raise UnknownServiceError(
+                f"feature service: got {name!r}, expected one of {', '.join(known) or '(none applied)'}"
+            ) from error
 
 
 def views_of(store: FeatureStore, service: FeatureService) -> list[tuple[FeatureView, list[str]]]:
@@ -120,10 +129,12 @@ def views_of(store: FeatureStore, service: FeatureService) -> list[tuple[Feature
 
     Raises:
         NotAppliedError: a view's source lies outside this home: the registry was copied from another one.
+        FeatureRegistryUnavailableError: the registry does not answer.
     """
     result = []
     for projection in service.feature_view_projections:
-        view = store.get_feature_view(projection.name, allow_registry_cache=True)
+        with _asked(store):
+            view = store.get_feature_view(projection.name, allow_registry_cache=True)
         source, home = Path(view.batch_source.path), Path(store.config.repo_path)
         if not source.is_relative_to(home):
             raise NotAppliedError(f"view {view.name}: reads {source}, outside the home {home}; run `pitwall apply` again")
@@ -204,6 +215,19 @@ def _config(settings: Settings, online: Path | None = None, *, serving: bool = F
 
 def _open(config: dict[str, Any], home: Path) -> FeatureStore:
     return FeatureStore(config=RepoConfig(repo_path=home, **config))
+
+
+@contextmanager
+def _asked(store: FeatureStore) -> Iterator[None]:
+    """Ask the registry of a store; what goes wrong with its database is said in one sentence."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        where = make_url(store.config.registry.path).render_as_string(hide_password=True)
+        reason = next(iter(str(getattr(error, "orig", None) or error).strip().splitlines()), type(error).__name__)
+        raise FeatureRegistryUnavailableError(
+            f"feature registry at {where}: no answer ({reason}); start it or correct PITWALL_REGISTRY_URL"
+        ) from error
 
 
 def _write_yaml(settings: Settings) -> None:

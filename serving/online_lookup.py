@@ -7,12 +7,10 @@ not say is added: how old a value is, and whether that is still fresh.
 
 import functools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -25,12 +23,10 @@ from feature_repo.stores.online import packed_store
 from feature_repo.stores.packed import KeyLayout, Layout, Unpacked, unpack
 from feature_repo.visibility import as_utc
 from serving.errors import EntityRowError, NotServedOnlineError
+from serving.plans import Plans
 
 Status = Literal["FRESH", "STALE", "MISSING"]
 MAX_ROWS = 10_000
-
-_PLAN_FOR_S = 60.0
-_plans: WeakKeyDictionary[FeatureStore, dict[str, tuple[float, "ServicePlan"]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -199,6 +195,8 @@ def lookup_rows(store: FeatureStore, service: str, entity_rows: Sequence[Mapping
     Raises:
         UnknownServiceError: no such service.
         NotServedOnlineError: it holds a view that is never materialized.
+        FeatureRegistryUnavailableError: the registry does not answer, and never did for this service.
+        OnlineStoreUnavailableError: the online store does not answer.
         UnsupportedStoreError: the online store is not one of packed rows.
         EntityRowError: no rows, more than 10,000, a key is missing or null, or rows differ in their keys.
     """
@@ -224,17 +222,12 @@ def lookup_rows(store: FeatureStore, service: str, entity_rows: Sequence[Mapping
 
 
 def plan_of(store: FeatureStore, service: str) -> ServicePlan:
-    """The plan of a service, kept for a minute per open store.
+    """The plan of a service, kept between calls as `Plans` does.
 
     Raises:
-        UnknownServiceError, NotServedOnlineError: as in `lookup_rows`.
+        UnknownServiceError, NotServedOnlineError, FeatureRegistryUnavailableError: as in `lookup_rows`.
     """
-    plans = _plans.setdefault(store, {})
-    made, plan = plans.get(service, (-math.inf, None))
-    if plan is None or time.monotonic() - made > _PLAN_FOR_S:
-        plan = _make_plan(store, service)
-        plans[service] = (time.monotonic(), plan)
-    return plan
+    return _plans.of(store, service)
 
 
 def _make_plan(store: FeatureStore, name: str) -> ServicePlan:
@@ -258,6 +251,9 @@ def _make_plan(store: FeatureStore, name: str) -> ServicePlan:
             )
         )
     return ServicePlan(service, tuple(plans), {name: at for at, view in enumerate(plans) for name in view.names})
+
+
+_plans = Plans(_make_plan)
 
 
 def _request_columns(plan: ServicePlan, service: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

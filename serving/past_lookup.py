@@ -5,11 +5,9 @@ Feast's registry and frames, which take 100 ms a race. What Feast does not say i
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +23,9 @@ from feature_repo.stores.offline_read import Answer, Limits, Wanted, look_up
 from feature_repo.stores.offline_source import Source
 from serving.errors import EntityRowError
 from serving.online_lookup import MAX_ROWS, Status
+from serving.plans import Plans
 
 _MEMORY = Limits(memory_bytes=2 << 30, cache_bytes=2 << 30)
-_PLAN_FOR_S = 60.0
-_plans: WeakKeyDictionary[FeatureStore, dict[str, tuple[float, tuple["PastView", ...]]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def lookup_past(
         keys: join key -> its N values; further columns are ignored.
         moments_us: (N,) moments, microseconds since 1970 UTC.
     Raises:
-        UnknownServiceError: no such service.
+        UnknownServiceError, FeatureRegistryUnavailableError: as in `past_views`.
         EntityRowError: no rows, more than 10,000, or a key is missing or null.
     """
     views = past_views(store, service)
@@ -161,17 +158,20 @@ def lookup_past(
 
 
 def past_views(store: FeatureStore, service: str) -> tuple[PastView, ...]:
-    """What a service takes from each view; read from the registry once a minute per open store.
+    """What a service takes from each view, kept between calls as `Plans` does.
 
     Raises:
         UnknownServiceError: no such service.
+        FeatureRegistryUnavailableError: the registry does not answer, and never did for this service.
     """
-    plans = _plans.setdefault(store, {})
-    made, views = plans.get(service, (-math.inf, ()))
-    if time.monotonic() - made > _PLAN_FOR_S:
-        views = tuple(_past_view(store, view, names) for view, names in _views(store, service))
-        plans[service] = (time.monotonic(), views)
-    return views
+    return _plans.of(store, service)
+
+
+def _make_views(store: FeatureStore, service: str) -> tuple[PastView, ...]:
+    return tuple(_past_view(store, view, names) for view, names in _views(store, service))
+
+
+_plans = Plans(_make_views)
 
 
 def _views(store: FeatureStore, service: str) -> list[tuple[FeatureView, list[str]]]:

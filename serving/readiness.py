@@ -1,9 +1,10 @@
-"""Whether a service can answer, part by part: features and registry, online store, model."""
+"""Whether a service can answer, part by part: feature tables, Feast registry, online store, model."""
 
 import logging
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
+from feature_repo.store import get_service
 from serving.bounded import Bounded
 from serving.lookup import DEFAULT_SERVICE
 from serving.online_lookup import lookup_rows, plan_of
@@ -32,7 +33,7 @@ class Part:
 
 
 class Readiness:
-    """Asks the parts of a service: `store` (feature tables and registry), `online_store` (by reading a key) and `model`.
+    """Asks the parts of a service: `store` (feature tables), `registry` (Feast's), `online_store` (by reading a key) and `model`.
 
     Args:
         state: of the service.
@@ -41,6 +42,7 @@ class Readiness:
     def __init__(self, state: ServingState) -> None:
         self._parts = {
             "store": Bounded(lambda: _store(state), "pitwall-ready-store"),
+            "registry": Bounded(lambda: _registry(state), "pitwall-ready-registry"),
             "online_store": Bounded(lambda: _online(state), "pitwall-ready-online"),
             "model": Bounded(lambda: _model(state), "pitwall-ready-model"),
         }
@@ -65,6 +67,11 @@ def _said(answer: "Future[str]", patience_s: float) -> Part:
 
 def _store(state: ServingState) -> str:
     return f"features known up to {newest_row_known(state.settings).isoformat()}"
+
+
+def _registry(state: ServingState) -> str:
+    get_service(state.store, DEFAULT_SERVICE)
+    return "answers"
 
 
 def _online(state: ServingState) -> str:

@@ -23,6 +23,10 @@ class OnlineStoreUnavailableError(PitwallError, ConnectionError):
     """The server of the online store does not answer, or refuses what it is asked; it may answer again later."""
 
 
+class FeatureRegistryUnavailableError(PitwallError, ConnectionError):
+    """The database of Feast's registry does not answer, or refuses what it is asked; it may answer again later."""
+
+
 class OnlineUrlError(BadUsageError, ValueError):
     """The URL of the online store names no store, or holds what may not be in it."""
 

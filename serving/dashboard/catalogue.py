@@ -45,7 +45,7 @@ def catalogue(state: ServingState, *, now: datetime | None = None) -> dict[str, 
     """
     clock = as_utc(now or datetime.now(UTC))
     store = state.store
-    services = sorted(store.list_feature_services(), key=lambda service: service.name)
+    services = sorted(store.registry.list_feature_services(store.project, allow_cache=True), key=lambda service: service.name)
     used = {
         service.name: {projection.name: len(projection.features) for projection in service.feature_view_projections}
         for service in services

@@ -13,9 +13,9 @@ import pytest
 import redis
 from online_servers import (
     EDGES,
-    Gate,
     Online,
     a_view,
+    gate_to,
     many_rows,
     online,
     open_store,
@@ -212,14 +212,6 @@ def test_a_server_that_hangs_is_given_up_and_not_waited_for_again_until_it_answe
         assert other.read_rows(config, view, [b"a"]) == [row(1, 1)]
         other.teardown(config, [view], [])
     gate.shut()
-
-
-def gate_to(kind: str) -> tuple[Gate, str]:
-    """An open gate before the server of the tests, and the URL through it."""
-    parts = urlsplit(url_of(kind))
-    gate = Gate(parts.hostname or "127.0.0.1", parts.port or {"redis": 6379, "postgres": 5432}[kind])
-    gate.open()
-    return gate, parts._replace(netloc=f"{parts.username + '@' if parts.username else ''}127.0.0.1:{gate.port}").geturl()
 
 
 def test_names_with_any_character_reach_nothing_but_their_own_rows(stored: Online) -> None:

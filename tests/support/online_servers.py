@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -250,6 +251,14 @@ class Gate:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+
+def gate_to(kind: str) -> tuple[Gate, str]:
+    """An open gate before the server of the tests, and the URL through it."""
+    parts = urlsplit(url_of(kind))
+    gate = Gate(parts.hostname or "127.0.0.1", parts.port or {"redis": 6379, "postgres": 5432}[kind])
+    gate.open()
+    return gate, parts._replace(netloc=f"{parts.username + '@' if parts.username else ''}127.0.0.1:{gate.port}").geturl()
 
 
 def wait_until(condition: Any, seconds: float = 30.0) -> None:
