@@ -1,61 +1,80 @@
-"""Files, OpenF1 and Jolpica on the same real races: one lake, every difference counted, a classification that was corrected."""
+"""2023 and 2024 from files, OpenF1 and Jolpica: one lake, every difference counted and explained, a corrected classification.
+
+docs/merged-seasons.md has the same counts; a test keeps the two in step.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from merged_seasons import EXPLAINED, home_of_three
+from merged_seasons import EXPLAINED, SEASONS, as_page, home_of_three
 from typer.testing import CliRunner
 
 from feature_repo.settings import Settings
 from feature_repo.visibility import latest_visible
 from pipelines.cli import app
 from pipelines.ingest.merging import differences
+from pipelines.ingest.merging.differences import DifferenceReport
 from pipelines.ingest.merging.kept import KeptSources
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES
 
+pytestmark = pytest.mark.slow
+
+SOURCES = ["files", "jolpica", "openf1"]
 BELGIUM = "2024_14"
+RECORDED = "2023_01"  # the race of which Jolpica's laps 1 to 5 were recorded
 KEY = ["race_id", "driver_id"]
 
 
 @pytest.fixture(scope="module")
 def home(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    with home_of_three(tmp_path_factory.mktemp("three") / "home", real_data, {2024: [14, 21]}) as settings:
+    with home_of_three(tmp_path_factory.mktemp("three") / "home", real_data) as settings:
         yield settings
+
+
+@pytest.fixture(scope="module")
+def found(home: Settings) -> DifferenceReport:
+    return differences.read(home)
 
 
 def test_the_lake_has_each_row_once_and_says_who_gave_it(home: Settings) -> None:
     lake = Lake(home.lake_dir)
-    assert KeptSources(home).names(2024) == ["files", "jolpica", "openf1"]
+    assert [KeptSources(home).names(season) for season in SEASONS] == [SOURCES, SOURCES]
     races = lake.read("races")
-    assert len(races) == 24
-    told = races.set_index("race_id")["source"]
-    assert told[BELGIUM] == "jolpica+files"  # times by the files' clock, the rest by the official record
-    assert set(told.drop([BELGIUM, "2024_21"])) == {"files"}
+    assert races.groupby("season").size().to_dict() == {2023: 22, 2024: 24}
+    assert set(races["source"]) == {"jolpica+files"}  # times by the files' clock, the rest by the official record
     laps = lake.read("laps")
     assert not laps.duplicated(["race_id", "driver_id", "lap"]).any()
-    assert set(laps["source"]) <= {"files", "files+openf1"}
+    assert {name for names in set(laps["source"]) for name in names.split("+")} == set(SOURCES)
 
 
-def test_differences_beyond_tolerance_are_counted_and_each_has_a_reason(home: Settings) -> None:
-    found = differences.read(home)
-    assert found.seasons == {2024: ["files", "jolpica", "openf1"]}
-    counted = {
-        (entry["table"], entry["column"], entry["believed"], entry["other"]): (entry["compared"], entry["differ"])
-        for entry in found.columns
-    }
-    compared, differ = counted[("laps", "lap_time_s", "files", "openf1")]
-    lap_times = found.rows[(found.rows["table"] == "laps") & (found.rows["column"] == "lap_time_s")]
-    assert compared > 1_500
-    assert differ == len(lap_times) <= 40
-    assert set(lap_times["key"].str.split().str[1]) == {"1"}  # only lap 1, which is counted from lights out
-    for official in ("position", "position_order", "constructor_id"):
-        for believed, other in (("jolpica", "files"), ("jolpica", "openf1"), ("files", "openf1")):
-            assert counted[("entries", official, believed, other)][1] == 0
-    # a driver's number is that of his first race, which differs where only two rounds were read
-    assert {name for name, (_, differ) in counted.items() if differ and name[0] != "drivers"} <= set(EXPLAINED)
+def test_the_page_is_made_from_these_differences(found: DifferenceReport) -> None:
+    page = Path(__file__).parents[2] / "docs" / "merged-seasons.md"
+    assert page.read_text(encoding="utf-8") == as_page(found)
+
+
+def test_every_difference_is_explained_and_every_explanation_needed(found: DifferenceReport) -> None:
+    assert found.seasons == dict.fromkeys(SEASONS, SOURCES)
+    differ = {(entry["table"], entry["column"], entry["believed"], entry["other"]) for entry in found.columns if entry["differ"]}
+    assert differ == set(EXPLAINED)
+    assert len(found.rows) == sum(entry["differ"] for entry in found.columns)
+
+
+def test_recorded_lap_times_agree_to_the_millisecond_after_lap_1(home: Settings, found: DifferenceReport) -> None:
+    """Lap 1 counts from lights out, which each source places by itself."""
+    said = {name: KeptSources(home).of(name).read("laps").query(f"race_id == {RECORDED!r} and lap <= 5") for name in SOURCES}
+    for other in ("files", "openf1"):
+        both = said["jolpica"].merge(said[other], on=["driver_id", "lap"]).dropna(subset=["lap_time_s_x", "lap_time_s_y"])
+        apart = both["lap_time_s_x"].sub(both["lap_time_s_y"]).abs()
+        assert (both["lap"] > 1).sum() == 80
+        assert apart[both["lap"] > 1].max() < 1e-6
+        assert apart[both["lap"] == 1].max() > 0.001
+    rows = found.rows[(found.rows["table"] == "laps") & (found.rows["column"] == "lap_time_s")]
+    of_race = rows[(rows["race_id"] == RECORDED) & (rows["source"] == "jolpica")]
+    assert set(of_race["key"].str.split().str[1]) == {"1"}
+    assert of_race.groupby("other_source").size().to_dict() == {"files": 20, "openf1": 18}
 
 
 def test_the_command_lists_where_sources_disagree(home: Settings) -> None:

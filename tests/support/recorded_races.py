@@ -38,7 +38,7 @@ EXPLAINED = {
     ("stints", "event_timestamp"): (132, "without recorded laps a stint is known when the feed counted its last lap"),
     ("stints", "created_timestamp"): (132, "as above"),
     ("race_control", "event_timestamp"): (28, "2020: when the message came; the files guess one delay a race, here 7.4 s off"),
-    ("race_control", "created_timestamp"): (28, "as above"),
+    ("race_control", "created_timestamp"): (56, "as above; and a message that came late is known when it came"),
 }
 # table: rows only in the recordings, rows only in the files, and why.
 ALONE = {
