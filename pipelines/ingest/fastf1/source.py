@@ -156,6 +156,7 @@ class FastF1Source:
 
         Raises:
             SourcePausedError: a limit was reached, or a service does not answer.
+            SourceFormatError: an answer is not as documented.
         """
         started = time.perf_counter()
         where = f"season {season} round {round_}"
