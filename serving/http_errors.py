@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from feature_repo.errors import BadUsageError, MissingInputError, NotAppliedError, PitwallError
-from feature_repo.stores.errors import OnlineStoreUnavailableError
+from feature_repo.stores.errors import FeatureRegistryUnavailableError, OnlineStoreUnavailableError
 from ml.errors import (
     NothingToRollBackError,
     NotPromotableError,
@@ -40,6 +40,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RegistryBusyError, 503),
     (RegistryUnavailableError, 503),
     (OnlineStoreUnavailableError, 503),
+    (FeatureRegistryUnavailableError, 503),
     (NoModelError, 503),
     (TooManyStreamsError, 503),
     (MissingInputError, 503),
@@ -48,6 +49,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (OnlineStoreUnavailableError, f"ask again in {RETRY_AFTER_S} s; /readyz says when the store answers"),
+    (FeatureRegistryUnavailableError, f"ask again in {RETRY_AFTER_S} s; /readyz says when the registry answers"),
     (TokenNotConfiguredError, "start the service with PITWALL_API_TOKEN set"),
     (WrongTokenError, "send the header `Authorization: Bearer <token>`"),
     (NoModelError, "see /v1/models and /readyz"),
