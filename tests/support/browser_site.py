@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,22 +42,52 @@ class Site:
     settings: Settings
 
 
-def _chromium() -> str:
-    """Where the browser is; without one the tests fail in CI and are skipped elsewhere."""
+def chromium() -> str:
+    """Where the browser is.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     named = os.environ.get("PITWALL_CHROMIUM")
     found = named or next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
-        message = f"no browser: none of {', '.join(_NAMES)} is installed and PITWALL_CHROMIUM is not set"
-        if "CI" in os.environ:
-            pytest.fail(message)
-        pytest.skip(message)
+        raise FileNotFoundError(f"no browser: none of {', '.join(_NAMES)} is installed and PITWALL_CHROMIUM is not set")
     return found
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The address of a service over a home, in a thread of this process, while the context lasts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive(), "the service ended while it started"
+        assert time.monotonic() < deadline, "the service did not start within a minute"
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One headless Chromium for the tests of a module; while it is open, nothing else in this thread can run an event loop."""
-    executable = _chromium()
+    """One headless Chromium for the tests of a module; while it is open, nothing else in this thread can run an event loop.
+
+    Without one the tests fail in CI and are skipped elsewhere.
+    """
+    try:
+        executable = chromium()
+    except FileNotFoundError as error:
+        if "CI" in os.environ:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened
@@ -74,20 +105,8 @@ def site(browser: Browser, loop: Loop, tmp_path_factory: pytest.TempPathFactory)
         if alias_version(client, "champion") is None:  # whatever the gate said: the page is to roll it back
             with registry_lock(settings):
                 move_champion(client, expected=None, new="2", reason="promote")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning", access_log=False))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 60
-        while not server.started:
-            assert thread.is_alive(), "the service ended while it started"
-            assert time.monotonic() < deadline, "the service did not start within a minute"
-            time.sleep(0.05)
-        yield Site(f"http://127.0.0.1:{port}", settings)
-        server.should_exit = True
-        thread.join(timeout=20)
+        with served(settings) as url:
+            yield Site(url, settings)
 
 
 @pytest.fixture
