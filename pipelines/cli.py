@@ -20,7 +20,6 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import pandas as pd
 import typer
 from pydantic import ValidationError
-from typer.core import TyperCommand
 from yaml import YAMLError
 
 from feature_repo.console import configure_logging, emit, err, instant, out, progress_bar
@@ -359,24 +358,17 @@ class _step_progress:
             self._open = None
 
 
-def _add_commands() -> None:
-    """Commands of other packages, registered under `pitwall.commands` (see pyproject.toml)."""
+def add_commands() -> None:
+    """Add the commands of other packages, registered under `pitwall.commands` (see pyproject.toml), to `app`; once."""
     registered = {command.name for command in app.registered_commands}
     for entry in sorted(entry_points(group="pitwall.commands"), key=lambda entry: entry.name):
         if entry.name not in registered:
             app.command(entry.name)(entry.load())
 
 
-def all_commands() -> dict[str, TyperCommand]:
-    """Every command of `pitwall` by name, those of other packages included."""
-    _add_commands()
-    commands = typer.main.get_group(app).commands.items()
-    return {name: command for name, command in commands if isinstance(command, TyperCommand)}
-
-
 def main() -> None:
     """Entry point of the console script."""
-    _add_commands()
+    add_commands()
     try:
         app()
     except PitwallError as error:

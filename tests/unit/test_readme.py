@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from commands import all_commands
 from typer.core import TyperCommand
-
-from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "adr").glob("*.md")])
@@ -21,7 +20,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def commands() -> dict[str, TyperCommand]:
-    return cli.all_commands()
+    return all_commands()
 
 
 def options_of(command: TyperCommand) -> set[str]:

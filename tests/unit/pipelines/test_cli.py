@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from commands import all_commands
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 from typer.core import TyperCommand
@@ -18,7 +19,7 @@ from pipelines.ingest.choose import choose_source
 
 @pytest.fixture(scope="module")
 def commands() -> dict[str, TyperCommand]:
-    return cli.all_commands()
+    return all_commands()
 
 
 def test_commands_of_both_packages_are_there(commands: dict[str, TyperCommand]) -> None:
@@ -55,7 +56,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], e
         raise error
 
     monkeypatch.setattr(cli, "app", raising)
-    monkeypatch.setattr(cli, "_add_commands", lambda: None)
+    monkeypatch.setattr(cli, "add_commands", lambda: None)
     with pytest.raises(SystemExit) as found:
         cli.main()
     return found.value.code, " ".join(capsys.readouterr().err.split())
@@ -106,7 +107,7 @@ def test_any_other_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(cli, "app", raising)
-    monkeypatch.setattr(cli, "_add_commands", lambda: None)
+    monkeypatch.setattr(cli, "add_commands", lambda: None)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         cli.main()
 
@@ -138,6 +139,6 @@ def test_the_simulator_has_its_usual_races_and_the_seed_of_the_settings(settings
     "options", [("--path", "."), ("--rounds", "3"), ("--refresh",), ("--races", "3"), ("--seed", "3")], ids=lambda given: given[0]
 )
 def test_a_report_alone_takes_no_options_of_a_source(options: tuple[str, ...]) -> None:
-    command = cli.all_commands()["ingest"]
+    command = all_commands()["ingest"]
     with pytest.raises(typer.BadParameter, match=f"{options[0]} says what to read from a source; give --source"):
         command.main(["--report", *options], standalone_mode=False)
