@@ -128,7 +128,8 @@ _SOURCES: tuple[SourceInfo, ...] = (
         urls=("openf1_url",),
         notes=(
             "While a session is under way it answers only to paying accounts, about old races too: ask again afterwards.",
-            "It counts tests and cancelled races; rounds are counted here by the dates of races that were held.",
+            "It has no rounds: they are told by the dates of races that other sources put into the lake, or of the "
+            "f1db/races.csv of --path; where there is no such calendar races are counted, up to one that has no result.",
             "It has no track status: that follows from the messages of race control.",
         ),
     ),
@@ -140,7 +141,7 @@ _SOURCES: tuple[SourceInfo, ...] = (
         seasons="2018 to the current one",
         licence="timing data: none stated; results: Jolpica's terms; the library is MIT",
         limits=Limits(per_second=4, per_hour=500),
-        limits_note="the library's own figure for each address, and 200/h for Jolpica",
+        limits_note="the library's own figure for each address, and 200/h for Jolpica, whose limit all sources share",
         urls=("livetiming_url", "schedule_url", "jolpica_url"),
         notes=(
             "The library signs in where F1_USERNAME and F1_PASSWORD name a Formula 1 account, and asks without one otherwise.",
@@ -228,9 +229,12 @@ _AFTER_A_LIMIT = """\
 ## After a rate limit
 
 Pitwall waits for a limit itself where that takes no longer than a minute. Otherwise, and where a service stays silent after
-several tries, the run ends with exit code 1 and says from when to go on. The rounds that were complete are in the lake. Run the
-same command again: answers are kept in `cache/<source>/` of the home, so nothing is downloaded twice. `--refresh` asks again for
-everything."""
+several tries, the run ends with exit code 1 and says from when to go on (in an hour, where neither the limit nor the service
+tells). The rounds that were complete are in the lake. Run the same command again: answers are kept in `cache/<source>/` of the
+home, so nothing is downloaded twice. Requests are counted in `cache/limits/<service>/`, whichever source sends them.
+
+`--refresh` asks again for everything, each answer once, however many runs that takes; nobody having gone on with it for two days,
+it begins anew."""
 
 _MERGING = """\
 ## When several sources tell of the same race

@@ -88,6 +88,17 @@ def read_f1db_times(root: Path) -> pd.DataFrame:
     )
 
 
+def read_f1db_dates(root: Path, season: int) -> dict[int, pd.Timestamp]:
+    """Round -> day of its race in f1db's calendar of a season, midnight UTC; empty without f1db."""
+    file = root / "f1db" / "races.csv"
+    if not file.is_file():
+        return {}
+    raw = read_csv(root, file, {"season": "int", "round": "int"}, {"date": "str"})
+    days = pd.to_datetime(raw["date"], utc=True, errors="coerce", format="ISO8601")
+    told = raw["round"].notna() & days.notna() & (raw["season"] == season)
+    return dict(zip(raw.loc[told, "round"].astype(int), days[told], strict=True))
+
+
 def read_undercut_schedule(root: Path, file: Path) -> pd.DataFrame:
     """A calendar without times of day: `season, round, name, circuit_id`, and null `race_start`, `qualifying_start`."""
     raw = read_parquet(root, file, _SCHEDULE)

@@ -5,42 +5,41 @@ Bodies are kept on disk, so a run that was stopped goes on where it was.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from feature_repo.settings import Settings
 from pipelines.errors import SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
-from pipelines.ingest.canonical import circuits, conditions, entries, timing
+from pipelines.ingest.canonical import circuits, conditions, entries
 from pipelines.ingest.canonical.assemble import RawSeason, assemble
+from pipelines.ingest.canonical.checks import CHECKS, sifted
 from pipelines.ingest.canonical.reading import FILE, ROW
-from pipelines.ingest.canonical.sieve import Rule, Sieve
+from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.catalogue import limits
+from pipelines.ingest.files.fallbacks import read_f1db_dates
 from pipelines.ingest.openf1 import results as openf1_results
 from pipelines.ingest.openf1 import tables as openf1_tables
 from pipelines.ingest.openf1.answers import RaceWeekend, race_weekends, typed
+from pipelines.ingest.openf1.counting import Counted, Standing, count_rounds
 from pipelines.ingest.openf1.flags import LIGHTS_OUT_S, lights_out
 from pipelines.ingest.openf1.tables import RaceAnswers
-from pipelines.ingest.web.client import PoliteClient
+from pipelines.ingest.rounds import listed, rounds_to_read
+from pipelines.ingest.web.ages import CHECK_OFTEN_S, race_age_s, season_age_s
+from pipelines.ingest.web.answers import ask_again_at, from_then_on
+from pipelines.ingest.web.client import Fetched, PoliteClient
+from pipelines.lake import Lake
 
 logger = logging.getLogger(__name__)
 
-SETTLED = pd.Timedelta(days=14)  # results, and rows that were missing, are put right in the days after a race
-_UNSETTLED_MAX_AGE_S = 3600.0
 _OF_RACE = ("laps", "stints", "pit", "position", "weather", "race_control")
-_TIMED = {
-    "laps": (timing.LAP_RULES, timing.LAP_KEY, [name for name, _ in {**timing.LAP_COLUMNS, **timing.LAP_OPTIONAL}.values()]),
-    "stints": (timing.STINT_RULES, timing.STINT_KEY, [name for name, _ in timing.STINT_COLUMNS.values()]),
-    "pit_stops": (timing.PIT_RULES, timing.PIT_KEY, [name for name, _ in timing.PIT_COLUMNS.values()]),
-    "weather": (conditions.WEATHER_RULES, conditions.WEATHER_KEY, [name for name, _ in conditions.WEATHER_COLUMNS.values()]),
-    "track_status": (conditions.STATUS_RULES, conditions.STATUS_KEY, [name for name, _ in conditions.STATUS_COLUMNS.values()]),
-    # a message that is repeated with another lap of the leader (8 of 2023 round 11) is the same message
-    "race_control": (conditions.CONTROL_RULES, conditions.CONTROL_KEY, [c for c in conditions.CONTROL_CONTENT if c != "lap"]),
-}
+_TIMED = ("laps", "stints", "pit_stops", "weather", "track_status", "race_control")
+# a message that is repeated with another lap of the leader (8 of 2023 round 11) is the same message
+_CONTROL = replace(CHECKS["race_control"], content=[name for name in conditions.CONTROL_CONTENT if name != "lap"])
 
 
 class OpenF1Source:
@@ -50,137 +49,182 @@ class OpenF1Source:
     is_simulated = False
 
     def __init__(
-        self, settings: Settings, *, rounds: Sequence[int] | None = None, refresh: bool = False, paths: Sequence[Path] = ()
+        self,
+        settings: Settings,
+        *,
+        rounds: Sequence[int] | None = None,
+        refresh: bool = False,
+        paths: Sequence[Path] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Take what is wanted; nothing is asked yet.
 
         Args:
-            settings: where the API is and responses are kept.
+            settings: where the API is, responses are kept, and the lake, whose races of other sources number the rounds.
             rounds: official rounds of every season asked for; None: all.
             refresh: ask again for what was kept.
-            paths: folders whose `f1db/races.csv` knows courses that the built-in table does not.
+            paths: folders whose `f1db/races.csv` knows the calendar, and courses that the built-in table does not.
+            clock: epoch seconds, for the age of what is kept and to tell races that are still to be held.
         """
         self.client = PoliteClient(self.name, settings.openf1_url, settings.cache_dir, limits(self.name), refresh=refresh)
         self.rounds = None if rounds is None else frozenset(rounds)
         self.paths = list(paths)
+        self._settings = settings
+        self._clock = clock
 
     def fingerprint(self) -> None:
         """Not known before the service is asked."""
 
     def read(self, seasons: Sequence[int], report: IngestReport) -> Iterator[SeasonTables]:
-        """Yield the seasons asked for, ascending; see `Source.read`."""
+        """Yield the seasons asked for, ascending; see `Source.read`. A source is read once."""
         asked = sorted(set(seasons))
         sieve = Sieve(report, asked)
-        for season in asked:
-            complete: list[RaceAnswers] = []
-            try:
-                weekends = self._wanted(season, self._rounds_of(season, report), report, is_only_season=len(asked) == 1)
-                for round_, weekend in weekends.items():
-                    complete.append(self._read_race(season, round_, weekend))
-                    logger.info(
-                        "race_read source=%s season=%s round=%s name=%r requests=%s from_cache=%s",
-                        *(self.name, season, round_, weekend.name, self.client.requests, self.client.hits),
-                    )
-            except SourcePausedError:
-                if complete:
-                    yield self._assemble(season, complete, sieve, is_whole=False)
-                raise
-            yield self._assemble(season, complete, sieve, is_whole=self.rounds is None)
+        with self.client:
+            for season in asked:
+                yield from self._read_season(season, asked, sieve)
+            self.client.finish_refresh()
 
-    def _ask(self, endpoint: str, settled: pd.Timestamp | None, **params: int) -> tuple[pd.DataFrame, pd.Timestamp]:
-        """An endpoint's rows, and when they were the service's word.
-
-        Args:
-            endpoint: one of `openf1_answers.FIELDS`.
-            settled: a kept body from before this instant is asked for again when it is an hour old; None: never.
-            params: filters.
-        """
-        url = f"{endpoint}?{'&'.join(f'{name}={value}' for name, value in params.items())}"
-
-        frames: list[pd.DataFrame] = []
-
-        def understand(data: Any) -> None:
-            frames.append(typed(endpoint, data, url))
-
-        fetched = self.client.get_json(endpoint, params, absent_for_s=_UNSETTLED_MAX_AGE_S, validate=understand)
-        if settled is not None and fetched.fetched_at < settled:
-            fetched = self.client.get_json(
-                endpoint, params, max_age_s=_UNSETTLED_MAX_AGE_S, absent_for_s=_UNSETTLED_MAX_AGE_S, validate=understand
-            )
-        return frames[-1] if fetched.data is not None else typed(endpoint, None, url), fetched.fetched_at
-
-    def _result(self, weekend: RaceWeekend) -> pd.DataFrame:
-        return self._ask("session_result", weekend.race_end + SETTLED, session_key=weekend.race_key)[0]
-
-    def _rounds_of(self, season: int, report: IngestReport) -> dict[int, RaceWeekend | None]:
-        """Official round -> weekend, or None where the race is still to come; up to the last round that is wanted.
-
-        A race that is over and has no result was cancelled, or its result is not out: it has no round, and a note says so.
-
-        Raises:
-            SourceMissingError: the service has no race of the season.
-        """
-        sessions, now = self._ask("sessions", None, year=season)
-        settled = sessions["date_end"].max() + SETTLED if len(sessions) else now
-        if now < settled:
-            sessions, now = self._ask("sessions", settled, year=season)
-        weekends = race_weekends(self._ask("meetings", settled, year=season)[0], sessions)
-        if not weekends:
-            raise SourceMissingError(
-                f"{self.name}: season {season}: got no race in sessions?year={season}, expected some; OpenF1 begins "
-                "with 2023: ask for another season or another source"
-            )
-        rounds: dict[int, RaceWeekend | None] = {}
-        for weekend in weekends:
-            if self.rounds is not None and len(rounds) >= max(self.rounds, default=0):
-                break
-            is_held = weekend.race_start < now and len(self._result(weekend)) > 0
-            if is_held or weekend.race_end > now:
-                rounds[len(rounds) + 1] = weekend if is_held else None
-            else:
-                report.note(
-                    f"{weekend.name} on {weekend.race_start:%Y-%m-%d}: OpenF1 has no result: cancelled, or not out yet; "
-                    "not counted as a round"
+    def _read_season(self, season: int, asked: list[int], sieve: Sieve) -> Iterator[SeasonTables]:
+        counted = self._count(season)
+        missing = set(self.rounds or ()) - set(counted.rounds)
+        pause = self._doubt(season, counted.doubtful) if counted.doubtful and (self.rounds is None or missing) else None
+        known = set(counted.rounds) | (missing if pause else set())
+        wanted = rounds_to_read(self.name, season, self.rounds, known, sieve.report, is_only_season=len(asked) == 1)
+        there = {round_: counted.rounds[round_] for round_ in wanted if round_ in counted.rounds}
+        for weekends, why in (
+            (counted.cancelled, "OpenF1 has no result, and the calendar no round: cancelled"),
+            (counted.unplaced, "the calendar of other sources leaves no certain round for it"),
+        ):
+            for weekend in weekends:
+                sieve.report.note(f"season {season}: {_named(weekend)}: {why}; not ingested")
+        complete: list[RaceAnswers] = []
+        standings: dict[int, Standing] = {}
+        try:
+            standings = self._standings(season, there, sieve.report)
+            for round_, weekend in there.items():
+                if standings[round_] != "held":
+                    continue
+                complete.append(self._read_race(season, round_, weekend))
+                logger.info(
+                    "race_read source=%s season=%s round=%s name=%r requests=%s from_cache=%s",
+                    *(self.name, season, round_, weekend.name, self.client.requests, self.client.hits),
                 )
-        return rounds
-
-    def _wanted(
-        self, season: int, rounds: Mapping[int, RaceWeekend | None], report: IngestReport, *, is_only_season: bool
-    ) -> dict[int, RaceWeekend]:
-        """The weekends to read, in order.
-
-        Raises:
-            SourceMissingError: a round that is asked for does not exist, or none of them was held yet.
-        """
-        asked = sorted(rounds) if self.rounds is None else sorted(self.rounds)
-        unknown = [round_ for round_ in asked if round_ not in rounds]
-        held = {round_: weekend for round_ in asked if (weekend := rounds.get(round_)) is not None}
-        if unknown:
-            text = (
-                f"{self.name}: season {season}: got rounds {', '.join(map(str, unknown))}, expected some of the season's "
-                f"1-{max(rounds, default=0)}; ask for those"
-            )
-            if is_only_season:
-                raise SourceMissingError(text)
-            report.note(text)
-        ahead = [round_ for round_ in asked if round_ in rounds and round_ not in held]
-        if ahead:
-            report.note(f"season {season}: rounds {', '.join(map(str, ahead))} have not been held yet; not ingested")
-        if not held:
+        except SourcePausedError as error:
+            pause = error
+        if complete:
+            in_doubt = pause is not None or "silent" in standings.values() or counted.unplaced
+            yield self._assemble(season, complete, sieve, is_whole=self.rounds is None and not in_doubt)
+        if pause is not None:
+            done = f"(season {season}: {len(complete)} of {len(there)} races are complete)"
+            raise SourcePausedError(f"{pause} {done}", pause.retry_at) from pause
+        if not complete:
             raise SourceMissingError(
                 f"{self.name}: season {season}: got no race with a result among the rounds asked for, expected one; "
                 "ask for rounds that were held"
             )
-        return held
+
+    def _ask(self, endpoint: str, max_age_s: float, absent_for_s: float = CHECK_OFTEN_S, **params: int) -> pd.DataFrame:
+        """An endpoint's rows.
+
+        Args:
+            endpoint: one of `openf1_answers.FIELDS`.
+            max_age_s: a kept body older than this is asked for again, seconds.
+            absent_for_s: "no rows" may be a passing fault, and is believed for so long, seconds.
+            params: filters.
+        """
+        url = f"{endpoint}?{'&'.join(f'{name}={value}' for name, value in params.items())}"
+        frames: list[pd.DataFrame] = []
+
+        def ask(max_age_s: float) -> Fetched:
+            return self.client.get_json(
+                endpoint,
+                params,
+                max_age_s=max_age_s,
+                absent_for_s=absent_for_s,
+                validate=lambda rows: frames.append(typed(endpoint, rows, url)),
+            )
+
+        fetched = ask(max_age_s)
+        if fetched.from_cache and not fetched.data:  # an empty list says no more than a 404
+            fetched = ask(min(max_age_s, absent_for_s))
+        return frames[-1] if fetched.data is not None else typed(endpoint, None, url)
+
+    def _result(self, weekend: RaceWeekend) -> pd.DataFrame:
+        return self._ask("session_result", self._race_age_s(weekend), session_key=weekend.race_key)
+
+    def _race_age_s(self, weekend: RaceWeekend) -> float:
+        return race_age_s(weekend.race_start.year, weekend.race_start, self._clock())
+
+    def _standing(self, weekend: RaceWeekend) -> Standing:
+        now = pd.Timestamp(self._clock(), unit="s", tz="UTC")
+        if weekend.race_start < now and len(self._result(weekend)) > 0:
+            return "held"
+        return "ahead" if weekend.race_end > now else "silent"
+
+    def _count(self, season: int) -> Counted:
+        """The season's weekends by round, up to the last round that is wanted.
+
+        Raises:
+            SourceMissingError: the service has no race of the season.
+        """
+        age_s = season_age_s(season, None, self._clock())
+        sessions = self._ask("sessions", age_s, 0, year=season)
+        weekends = race_weekends(self._ask("meetings", age_s, 0, year=season), sessions)
+        if not weekends:
+            raise SourceMissingError(
+                f"{self.name}: season {season}: got no race in {self.client.url('sessions', {'year': season})}, expected some; "
+                "OpenF1 begins with 2023: ask for another season or source, or check PITWALL_OPENF1_URL (it ends in /v1) and ask "
+                "again (--refresh)"
+            )
+        last = None if self.rounds is None else max(self.rounds, default=0)
+        official, every = self._calendars(season)
+        counted = count_rounds(weekends, every, self._standing, last)
+        if counted.unplaced and every != official:  # what we counted ourselves before may have been wrong
+            counted = count_rounds(weekends, official, self._standing, last)
+        return counted
+
+    def _calendars(self, season: int) -> tuple[dict[int, pd.Timestamp], dict[int, pd.Timestamp]]:
+        """Round -> start of the race: as other sources and f1db have it, and with the rounds that this source gave before."""
+        lake = Lake(self._settings.lake_dir).read("races", [season], ["round", "race_start", "source"])
+        every = {int(row["round"]): row["race_start"] for row in lake.to_dict("records")}
+        official = {round_: every[round_] for round_ in lake.loc[lake["source"] != self.name, "round"]}
+        for path in self.paths:
+            official = read_f1db_dates(path, season) | official
+        return official, every | official
+
+    def _doubt(self, season: int, weekend: RaceWeekend) -> SourcePausedError:
+        """Why no round is known from `weekend` on, and what helps."""
+        url = self.client.url("session_result", {"session_key": weekend.race_key})
+        retry_at = ask_again_at(self._clock())
+        return SourcePausedError(
+            f"{self.name}: season {season}: {_named(weekend)}: got no result from {url}, expected "
+            "one, or a calendar that tells whether the race was held: rounds from there on cannot be counted; read the season "
+            "from another source first (--source jolpica) or give a folder with f1db/races.csv (--path), or run the same "
+            f"command again {from_then_on(retry_at)}",
+            retry_at,
+        )
+
+    def _standings(self, season: int, rounds: Mapping[int, RaceWeekend], report: IngestReport) -> dict[int, Standing]:
+        """Which races have a result; notes tell of the others."""
+        standings = {round_: self._standing(weekend) for round_, weekend in rounds.items()}
+        ahead = [round_ for round_, standing in standings.items() if standing == "ahead"]
+        if ahead:
+            report.note(f"season {season}: rounds {listed(ahead)} have not been held yet; not ingested")
+        for round_ in (round_ for round_, standing in standings.items() if standing == "silent"):
+            report.note(
+                f"season {season}: {_named(rounds[round_])}, round {round_}: OpenF1 has no result: cancelled, or not out yet; "
+                "not ingested"
+            )
+        return standings
 
     def _read_race(self, season: int, round_: int, weekend: RaceWeekend) -> RaceAnswers:
-        settled = weekend.race_end + SETTLED
-        lists = {name: self._ask(name, settled, session_key=weekend.race_key)[0] for name in _OF_RACE}
-        drivers = self._ask("drivers", settled, meeting_key=weekend.meeting_key)[0]  # who qualified may not have raced
+        age_s = self._race_age_s(weekend)
+        lists = {name: self._ask(name, age_s, session_key=weekend.race_key) for name in _OF_RACE}
+        drivers = self._ask("drivers", age_s, meeting_key=weekend.meeting_key)  # who qualified may not have raced
         key = weekend.qualifying_key
         # the starting grid has the key of the session that made it
         qualifying, grid = (
-            self._ask(name, settled, session_key=key)[0] if key is not None else typed(name, [], name)
+            self._ask(name, age_s, session_key=key) if key is not None else typed(name, [], name)
             for name in ("session_result", "starting_grid")
         )
         result = self._result(weekend)
@@ -207,22 +251,12 @@ class OpenF1Source:
             sieve.other_session(table, of_no_lap)
         stopless = [race.round for race, stops in zip(races, frames["pit_stops"], strict=True) if stops.empty]
         if stopless:
-            sieve.report.note(f"pit stops of {season}: OpenF1 has none of rounds {', '.join(map(str, stopless))}")
+            sieve.report.note(f"pit stops of {season}: OpenF1 has none of rounds {listed(stopless)}")
         raw = RawSeason(
             season=season,
             races=self._races(races, sieve),
-            results=_sifted(
-                "entries",
-                [openf1_results.make_results(race, people) for race in races],
-                sieve,
-                (entries.RESULT_RULES, entries.ENTRY_KEY, entries.RESULT_CONTENT),
-            ),
-            qualifying=_sifted(
-                "qualifying",
-                [openf1_results.make_qualifying(race, people) for race in races],
-                sieve,
-                (entries.QUALIFYING_RULES, entries.ENTRY_KEY, entries.QUALIFYING_CONTENT),
-            ),
+            results=_sifted("entries", [openf1_results.make_results(race, people) for race in races], sieve),
+            qualifying=_sifted("qualifying", [openf1_results.make_qualifying(race, people) for race in races], sieve),
             circuits=circuits.circuit_facts(),
             drivers=people[["driver_id", "given_name", "family_name"]].dropna().drop_duplicates("driver_id"),
             constructors=people[["constructor_id", "team_name"]]
@@ -230,7 +264,7 @@ class OpenF1Source:
             .drop_duplicates("constructor_id")
             .rename(columns={"team_name": "name"}),
             origins=dict.fromkeys(starts, LIGHTS_OUT_S),
-            **{table: _sifted(table, frames[table], sieve, rules) for table, rules in _TIMED.items()},
+            **{table: _sifted(table, frames[table], sieve) for table in _TIMED},
         )
         tables = assemble(raw, self.name, sieve)
         official = tables.tables["entries"]
@@ -256,14 +290,16 @@ class OpenF1Source:
         return circuits.attach_courses(known, self.paths, sieve.report)
 
 
-def _sifted(table: str, frames: list[pd.DataFrame], sieve: Sieve, rules: tuple[list[Rule], list[str], list[str]]) -> pd.DataFrame:
+def _named(weekend: RaceWeekend) -> str:
+    return f"{weekend.name} on {weekend.race_start:%Y-%m-%d}"
+
+
+def _sifted(table: str, frames: list[pd.DataFrame], sieve: Sieve) -> pd.DataFrame:
     """The frames of all races as one, checked, one row a key."""
     full = [frame for frame in frames if len(frame)]
     if not full:
         return pd.DataFrame()
-    broken, key, content = rules
-    checked = sieve.check(table, sieve.asked(table, pd.concat(full, ignore_index=True)), broken)
-    return sieve.union(table, [checked], key, content)
+    return sifted(table, [pd.concat(full, ignore_index=True)], sieve, _CONTROL if table == "race_control" else None)
 
 
 def _on_the_road(races: list[RaceAnswers], starts: Mapping[int, pd.Timestamp], people: pd.DataFrame) -> pd.DataFrame:

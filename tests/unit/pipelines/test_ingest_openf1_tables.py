@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from pipelines.errors import SourceFormatError
-from pipelines.ingest.openf1.answers import FIELDS, race_weekends, typed
+from pipelines.ingest.openf1.answers import FIELDS, RaceWeekend, race_weekends, typed
+from pipelines.ingest.openf1.counting import Standing, count_rounds
 from pipelines.ingest.openf1.flags import LIGHTS_OUT_S, lights_out, session_clock, status_changes, status_of_laps
 from pipelines.ingest.openf1.results import classification_at_flag, make_qualifying, make_results, with_provisional
 from pipelines.ingest.openf1.tables import RaceAnswers, make_laps, make_people, make_pit_stops, make_stints
@@ -19,6 +20,11 @@ from pipelines.ingest.openf1.tables import RaceAnswers, make_laps, make_people, 
 BOOK = Path(__file__).parents[2] / "data" / "http" / "openf1_2022.json"
 START = pd.Timestamp("2022-03-06T15:03:30Z")
 CARS = {"AAA": 7, "BBB": 8, "CCC": 9}
+# the lap on which car 9 stopped: no instant of its end follows from it
+STOPPED = {
+    **dict.fromkeys(["lap_duration", "duration_sector_1", "duration_sector_2", "duration_sector_3", "i2_speed"]),
+    **{"driver_number": 9, "lap_number": 3, "date_start": "2022-03-06T15:06:47+00:00", "i1_speed": 250, "st_speed": 310},
+}
 
 
 @cache
@@ -33,9 +39,10 @@ def answer(endpoint: str, query: str) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def race() -> RaceAnswers:
     weekend = race_weekends(answer("meetings", "year=2022"), answer("sessions", "year=2022"))[0]
-    lists = ("laps", "stints", "pit", "position", "weather", "race_control")
+    lists = ("stints", "pit", "position", "weather", "race_control")
     return RaceAnswers(
         **{name: answer(name, "session_key=9102") for name in lists},
+        laps=typed("laps", [*book()["laps?session_key=9102"], STOPPED], "laps?session_key=9102"),
         drivers=answer("drivers", "meeting_key=901"),
         season=2022,
         round=1,
@@ -102,17 +109,18 @@ class TestAnswers:
 
 class TestWeekends:
     def test_testing_has_no_race_and_sprints_are_none(self) -> None:
-        weekends = race_weekends(answer("meetings", "year=2022"), answer("sessions", "year=2022"))
+        meetings = answer("meetings", "year=2022").assign(is_cancelled=pd.array([pd.NA] * 4, dtype="boolean"))
+        weekends = race_weekends(meetings, answer("sessions", "year=2022"))
         assert [weekend.name for weekend in weekends] == ["First Grand Prix", "Second Grand Prix", "Third Grand Prix"]
         assert [weekend.race_key for weekend in weekends] == [9102, 9202, 9304]
         assert [weekend.qualifying_key for weekend in weekends] == [9101, 9201, 9301]
 
     def test_a_meeting_or_session_marked_as_cancelled_is_left_out(self) -> None:
         meetings, sessions = answer("meetings", "year=2022"), answer("sessions", "year=2022")
-        off = meetings.assign(is_cancelled=pd.array(meetings["meeting_key"] == 902, dtype="boolean"))
-        assert [weekend.meeting_key for weekend in race_weekends(off, sessions)] == [901, 903]
+        assert meetings.loc[meetings["is_cancelled"], "meeting_key"].tolist() == [902]
+        assert [weekend.meeting_key for weekend in race_weekends(meetings, sessions)] == [901, 903]
         off = sessions.assign(is_cancelled=pd.array(sessions["session_key"] == 9304, dtype="boolean"))
-        assert [weekend.meeting_key for weekend in race_weekends(meetings, off)] == [901, 902]
+        assert [weekend.meeting_key for weekend in race_weekends(meetings, off)] == [901]
 
     def test_races_come_in_order_of_date_whatever_the_order_of_the_answer(self) -> None:
         meetings, sessions = answer("meetings", "year=2022"), answer("sessions", "year=2022")
@@ -407,3 +415,69 @@ class TestFlag:
         official = self.entries().assign(position=[1.0, 2.0, np.nan])
         pd.testing.assert_frame_equal(with_provisional(official, self.road("BBB", "AAA")), official)
         pd.testing.assert_frame_equal(with_provisional(official, self.road()), official)
+
+
+def weekends(count: int) -> list[RaceWeekend]:
+    """Races a week apart from 5 March 2023; their keys are 1, 2, and so on."""
+    start = pd.Timestamp("2023-03-05T15:00Z")
+    dates = [start + pd.Timedelta(days=7 * number) for number in range(count)]
+    return [
+        RaceWeekend(key, key, None, f"Race {key}", "Sakhir", date, date + pd.Timedelta(hours=2), pd.NaT, "sessions", key)
+        for key, date in enumerate(dates, start=1)
+    ]
+
+
+# what has a result (h), is over without one (s), or ahead (a); round -> key of the race in the calendar; rounds -> keys; the rest
+COUNTS: dict[str, tuple[str, dict[int, int], dict[int, int], list[int], int | None]] = {
+    "all held": ("hhh", {}, {1: 1, 2: 2, 3: 3}, [], None),
+    "none": ("", {1: 1}, {}, [], None),
+    "some ahead": ("hhaa", {}, {1: 1, 2: 2, 3: 3, 4: 4}, [], None),
+    "the last result is not out": ("hhsa", {}, {1: 1, 2: 2, 3: 3, 4: 4}, [], None),
+    "no result and no calendar": ("hshh", {}, {1: 1}, [], 2),
+    "the first has no result": ("sh", {}, {}, [], 1),
+    "cancelled, says the calendar": ("hshh", {1: 1, 2: 3, 3: 4}, {1: 1, 2: 3, 3: 4}, [], None),
+    "a result is missing, says the calendar": ("hshh", {1: 1, 2: 2, 3: 3, 4: 4}, {1: 1, 2: 2, 3: 3, 4: 4}, [], None),
+    "a round missing in the calendar": ("hshh", {1: 1, 3: 3, 4: 4}, {1: 1, 2: 2, 3: 3, 4: 4}, [], None),
+    "the one with a result has the free round": ("hshh", {1: 1, 3: 4}, {1: 1, 2: 3, 3: 4}, [], None),
+    "nobody knows which has the free round": ("hssh", {1: 1, 3: 4}, {1: 1, 3: 4}, [2, 3], None),
+    "a race that the calendar has no room for": ("hhh", {1: 1, 2: 3}, {1: 1, 2: 3}, [2], None),
+    "after the calendar it is counted on": ("hshhh", {1: 1, 2: 3}, {1: 1, 2: 3, 3: 4, 4: 5}, [], None),
+    "after the calendar a result is missing": ("hhsh", {1: 1, 2: 2}, {1: 1, 2: 2}, [], 3),
+    "races before the service begins": ("hh", {4: 1, 5: 2}, {4: 1, 5: 2}, [], None),
+}
+
+
+class TestCounting:
+    @pytest.mark.parametrize(("standings", "calendar", "rounds", "unplaced", "doubtful"), COUNTS.values(), ids=COUNTS)
+    @pytest.mark.parametrize("days", [0, 1, -3])
+    def test_a_round_is_told_by_its_date_or_counted(
+        self,
+        standings: str,
+        calendar: dict[int, int],
+        rounds: dict[int, int],
+        unplaced: list[int],
+        doubtful: int | None,
+        days: int,
+    ) -> None:
+        names: dict[str, Standing] = {"h": "held", "s": "silent", "a": "ahead"}
+        races = weekends(len(standings))
+        starts = {race.race_key: race.race_start + pd.Timedelta(days=days) for race in races}
+        known = {round_: starts[key] for round_, key in calendar.items() if key in starts}
+        found = count_rounds(races, known, lambda race: names[standings[race.race_key - 1]])
+        assert {round_: race.race_key for round_, race in found.rounds.items()} == rounds
+        assert [race.race_key for race in found.unplaced] == unplaced
+        left_out = [race.race_key for race in [*found.cancelled, *found.unplaced]]
+        assert found.doubtful or sorted([*left_out, *rounds.values()]) == [race.race_key for race in races]
+        assert (found.doubtful.race_key if found.doubtful else None) == doubtful
+
+    def test_nothing_is_asked_about_races_of_the_calendar_or_beyond_the_last_round_wanted(self) -> None:
+        asked: list[int] = []
+
+        def standing(race: RaceWeekend) -> Standing:
+            asked.append(race.race_key)
+            return "held"
+
+        races = weekends(9)
+        found = count_rounds(races, {1: races[0].race_start, 2: races[1].race_start}, standing, last=4)
+        assert asked == [3, 4]
+        assert sorted(found.rounds) == [1, 2, 3, 4]
