@@ -87,9 +87,9 @@ def killed_ingest(settings: Settings, folder: Path, where: str, call: int) -> No
     assert child.exitcode == -signal.SIGKILL, "the ingest ended before it could be killed"
 
 
-# renames: 1 withdraws the record, 2 marks the source as unfinished, 3-12 are what it said, 13-22 the lake, 23 writes the record
-FIRST_OF_LAKE = 13
-RENAMES = (1, 2, 3, 6, 10, 13, 17, 22, 23)
+# renames: 1 withdraws the record, 2 marks the source as unfinished, 3-13 are what it said, 14-23 the lake, 24 writes the record
+FIRST_OF_LAKE = 14
+RENAMES = (1, 2, 3, 6, 10, 13, 14, 18, 23, 24)
 KILLS = [("write", 1), ("write", 6), ("write", 15), *[("rename", number) for number in RENAMES]]
 
 

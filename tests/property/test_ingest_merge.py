@@ -1,22 +1,32 @@
 """Merging sources: the order of precedence decides, and nothing else does."""
 
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from source_views import NAMES, said_by
-from strategies import lake_number
+from source_views import NAMES, Frames, Told, said_by, with_clock
+from strategies import lake_number, small_lake
 
+from feature_repo.settings import Settings
 from feature_repo.visibility import CREATED, EVENT, latest_visible
+from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.merging.history import with_history
 from pipelines.ingest.merging.merge import SAME_VERSION, content_hash, merge
 from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
+from pipelines.ingest.run import ingest
+from pipelines.lake import Lake
 from pipelines.schemas import TABLES, validate
 
-Frames = dict[str, pd.DataFrame]
 QUICK = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 SEASON = 2022
+HOUR = pd.Timedelta(hours=1)
+HEARD = pd.Timestamp("2026-01-01T00:00:00Z")
 
 
 def small(*, late: bool = False) -> st.SearchStrategy[Frames]:
@@ -33,20 +43,76 @@ def told(draw: st.DrawFn, *, late: bool = False) -> dict[str, Frames]:
     return {name: said_by(name, lake, seed) for name, seed in zip(names, seeds, strict=True)}
 
 
-def _equal(first: Frames, second: Frames) -> None:
-    for table in TABLES:
-        key = [*TABLES[table].key, CREATED]
-        pd.testing.assert_frame_equal(
-            first[table].sort_values(key, ignore_index=True), second[table].sort_values(key, ignore_index=True)
+class Recording(Told):
+    """Live timing: it has no calendar and counts from the start that the home believes in when it is read."""
+
+    def __init__(self, home: Settings, tables: Frames, calendar: pd.DataFrame) -> None:
+        super().__init__("livetiming", tables)
+        self.home = home
+        self.starts = calendar.set_index("race_id")["race_start"]
+
+    def offered(self, season: int) -> SeasonTables:
+        found = Lake(self.home.lake_dir).read("races", [season])
+        by = found.set_index("race_id")["race_start"] - self.starts
+        tables = {
+            table: rows.assign(**{stamp: rows[stamp] + rows["race_id"].map(by) for stamp in (EVENT, CREATED)})
+            for table, rows in self.tables.items()
+        }
+        return SeasonTables(season, tables, calendar=found)
+
+
+# command -> sets of commands of which one has to be complete before: a source corrects what it said, a recording needs its races
+COMMANDS: dict[str, list[set[str]]] = {
+    "round 1": [],
+    "round 2": [],
+    "round 1, corrected": [{"round 1"}],
+    "files": [],
+    "recording": [{"round 1", "round 2"}, {"files"}],
+}
+WORDS = ("races", "entries", "qualifying", "weather", "race_control")
+
+
+def _lake_after(order: Sequence[str]) -> dict[str, str]:
+    """The lake's partitions after these commands, in a home of its own."""
+    told = {table: rows for table, rows in small_lake(1, seasons=(SEASON,), rounds=2, n_laps=1).items() if table in WORDS}
+    jolpica = {table: rows.assign(source="jolpica") for table, rows in told.items() if table not in ("weather", "race_control")}
+    corrected = {**jolpica, "entries": jolpica["entries"].assign(status="Disqualified")}
+    # files, which are believed about times, have every race an hour later
+    files = {**with_clock(said_by("files", told, 7), "files", HOUR), **with_clock({"races": told["races"]}, "files", HOUR)}
+    feed = {table: told[table].assign(source="livetiming") for table in ("weather", "race_control")}
+    with TemporaryDirectory() as folder:
+        home = Settings(home=Path(folder))
+        sources: dict[str, Told] = {
+            "round 1": Told("jolpica", jolpica, rounds=[1]),
+            "round 2": Told("jolpica", jolpica, rounds=[2]),
+            "round 1, corrected": Told("jolpica", corrected, rounds=[1]),
+            "files": Told("files", {table: rows for table, rows in files.items() if table not in feed}),
+            "recording": Recording(home, feed, told["races"]),
+        }
+        for command in order:
+            at = HEARD + pd.Timedelta(days=1) if command.endswith("corrected") else HEARD
+            ingest(home, sources[command], [SEASON], observed_at=at)
+        return Lake(home.lake_dir).hashes()
+
+
+@functools.cache
+def _lake_after_all() -> dict[str, str]:
+    return _lake_after(list(COMMANDS))
+
+
+@given(st.permutations(list(COMMANDS)))
+@example(["round 2", "round 1", "recording", "round 1, corrected", "files"])
+@settings(QUICK, max_examples=2)
+def test_the_lake_does_not_depend_on_the_order_of_commands(wanted: list[str]) -> None:
+    order: list[str] = []
+    while len(order) < len(wanted):
+        ready = (
+            name
+            for name in wanted
+            if name not in order and (not COMMANDS[name] or any(before <= set(order) for before in COMMANDS[name]))
         )
-
-
-@given(told(), st.randoms())
-@QUICK
-def test_the_order_in_which_sources_are_given_does_not_matter(said: dict[str, Frames], random: "np.random.Generator") -> None:
-    names = list(said)
-    random.shuffle(names)
-    _equal(merge(said).tables, merge({name: said[name] for name in names}).tables)
+        order.append(next(ready))
+    assert _lake_after(order) == _lake_after_all()
 
 
 @given(told())

@@ -44,6 +44,15 @@ def said_by(name: str, lake: Frames, seed: int, *, season: int = 2022) -> Frames
     return said
 
 
+def with_clock(frames: Frames, name: str, by: pd.Timedelta) -> Frames:
+    """What a source tells whose schedule has every race `by` later."""
+    said = {}
+    for table, rows in frames.items():
+        times = rows.select_dtypes("datetimetz").columns if TABLES[table].is_race_table or table == "races" else []
+        said[table] = rows.assign(source=name, **{column: rows[column] + by for column in times})
+    return {table: rows for table, rows in said.items() if len(rows)}
+
+
 class Told:
     """A service that says what it was given; it may say some rounds only, pause or fail."""
 

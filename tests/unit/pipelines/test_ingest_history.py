@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from source_views import Still
+from source_views import Still, with_clock
 from strategies import small_lake
 
 from feature_repo.settings import Settings
@@ -132,25 +132,16 @@ def test_a_source_whose_folder_was_deleted_leaves_the_lake_with_the_next_ingest(
     assert ingest(settings, files, [SEASON], observed_at=AT).skipped_up_to_date
 
 
-def _with_clock(frames: dict[str, pd.DataFrame], name: str, by: pd.Timedelta) -> dict[str, pd.DataFrame]:
-    """What a source tells whose schedule has every race `by` later."""
-    said = {}
-    for table, rows in frames.items():
-        times = rows.select_dtypes("datetimetz").columns if TABLES[table].is_race_table or table == "races" else []
-        said[table] = rows.assign(source=name, **{column: rows[column] + by for column in times})
-    return {table: rows for table, rows in said.items() if len(rows)}
-
-
 @pytest.mark.parametrize("is_corrected", [False, True])
 def test_nothing_of_a_race_is_known_before_it_by_the_schedule_of_another_source(
     lake_frames: dict[str, pd.DataFrame], *, is_corrected: bool
 ) -> None:
     """A dump with an old schedule has the race a day early; the feed, which is believed about times, has it right."""
     key = ["race_id", "driver_id"]
-    files = _with_clock(lake_frames, "files", -DAY)
+    files = with_clock(lake_frames, "files", -DAY)
     result = files["entries"][["season", "round", *key, EVENT, CREATED, "source"]]
     files["driver_standings"] = result.assign(position=1, points=25.0, wins=1)[TABLES["driver_standings"].columns]
-    fastf1 = _with_clock(lake_frames, "fastf1", 0 * DAY)
+    fastf1 = with_clock(lake_frames, "fastf1", 0 * DAY)
     weather = fastf1.pop("weather", None)
     corrections = [fastf1["entries"].iloc[:1].assign(status="Disqualified", created_timestamp=AT)] if is_corrected else []
     fastf1["entries"] = pd.concat([fastf1["entries"], *corrections], ignore_index=True)
@@ -173,8 +164,8 @@ def test_nothing_of_a_race_is_known_before_it_by_the_schedule_of_another_source(
 
 
 def test_a_correction_keeps_the_instant_at_which_it_was_noticed_on_any_clock(lake_frames: dict[str, pd.DataFrame]) -> None:
-    files = _with_clock(lake_frames, "files", -DAY)
+    files = with_clock(lake_frames, "files", -DAY)
     corrected = files["entries"].iloc[:1].assign(status="Disqualified", created_timestamp=AT)
     files["entries"] = pd.concat([files["entries"], corrected], ignore_index=True)
-    merged = merge({"files": files, "fastf1": _with_clock(lake_frames, "fastf1", 0 * DAY)}).tables["entries"]
+    merged = merge({"files": files, "fastf1": with_clock(lake_frames, "fastf1", 0 * DAY)}).tables["entries"]
     assert merged.loc[merged["status"] == "Disqualified", CREATED].tolist() == [AT]
