@@ -108,7 +108,7 @@ def features_now(
 def features_at(
     settings: Settings, store: FeatureStore, service: str, rows: Sequence[Mapping[str, str]], as_of: pd.Timestamp
 ) -> FeatureAnswer:
-    """What was known at an instant; a value expired by then is None and STALE, because training gets null.
+    """What was known at an instant; a value expired by then is None and MISSING, as in a training row.
 
     Args:
         settings: which home.

@@ -39,8 +39,8 @@ class FeatureValue:
         value: float, int, str, bool, list or None.
         event_timestamp: when it became true (UTC); None if no row of its view is known.
         age_s: from then to the moment asked about, seconds.
-        status: FRESH; STALE = older than its view's tag `fresh_for_s`, or than its ttl where there is no tag; MISSING = no row,
-            or no value in it.
+        status: FRESH; STALE = older than its view's tag `fresh_for_s`, or than its ttl where there is no tag; MISSING = no value:
+            no row, none in it, or at a past moment one older than the ttl.
     """
 
     value: Any
@@ -146,7 +146,7 @@ def lookup(
         driver_id: the driver; must have entered it.
         service: feature service.
         as_of: None = online, what is served now; else offline, what was known at that instant. There an expired value (older than
-            ttl) is None and STALE, because training gets null.
+            ttl) is None and MISSING, as in a training row.
         now: the clock that online ages are counted to; default the current time.
         store: an open store of this home, to save opening it (0.2 s).
     Raises:
@@ -281,7 +281,7 @@ def _offline(
                 raise InconsistentFeaturesError(
                     f"{view.name}.{name} at {moment}: Feast's join gives {value!r}, the newest visible row {expected!r}"
                 )
-            features[name] = _judged(view, value, None if row is None else row[EVENT], moment, expired=expired)
+            features[name] = _judged(view, value, None if row is None else row[EVENT], moment)
     return features
 
 
@@ -294,15 +294,13 @@ def _row_known_at(view: FeatureView, names: list[str], entrant: pd.Series, momen
     return None if known.empty else known.iloc[0]
 
 
-def _judged(
-    view: FeatureView, value: Any, event: pd.Timestamp | None, moment: pd.Timestamp, *, expired: bool = False
-) -> FeatureValue:
+def _judged(view: FeatureView, value: Any, event: pd.Timestamp | None, moment: pd.Timestamp) -> FeatureValue:
     age = None if event is None else (moment - event).total_seconds()
     limit = _fresh_for_s(view)
     plain = _plain(value)
-    if plain is None and not expired:
+    if plain is None:
         return FeatureValue(None, event, age, "MISSING")
-    stale = expired or (age is not None and limit is not None and age > limit)
+    stale = age is not None and limit is not None and age > limit
     return FeatureValue(plain, event, age, "STALE" if stale else "FRESH")
 
 

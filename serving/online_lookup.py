@@ -150,7 +150,7 @@ class OnlineFeatures:
     def statuses(
         self, now: datetime | pd.Timestamp, values: Mapping[str, Sequence[Any]] | None = None
     ) -> dict[str, list[Status]]:
-        """Per feature (N,): FRESH, STALE (older than its view allows) or MISSING (no row, or no value in it).
+        """Per feature (N,): MISSING (no row, or no value in it), STALE (older than its view allows) or FRESH.
 
         Args:
             now: the clock.

@@ -103,17 +103,16 @@ class PastFeatures:
         """(N, V) seconds from the event of each newest known row to the moment; NaN where there is none."""
         return np.where(self.held, (self.moments_us[:, None] - self.event_us) / 1e6, np.nan)
 
-    def is_old(self) -> NDArray[np.bool_]:
-        """(N, V) older than the view allows, or expired."""
-        return self.expired | (self.ages_s() > np.array([view.fresh_for_s for view in self.views]))
+    def is_stale(self) -> NDArray[np.bool_]:
+        """(N, V) older than the view allows, and not expired."""
+        return ~self.expired & (self.ages_s() > np.array([view.fresh_for_s for view in self.views]))
 
     def statuses(self, name: str) -> list[Status]:
-        """(N,) FRESH, STALE (older than its view allows, or expired) or MISSING (no row, or no value in it)."""
-        at = self.view_of[name]
-        old, expired = self.is_old()[:, at].tolist(), self.expired[:, at].tolist()
+        """(N,) MISSING (no row, no value in it, or expired: `values` has None), STALE (older than its view allows) or FRESH."""
+        stale = self.is_stale()[:, self.view_of[name]].tolist()
         return [
-            "MISSING" if value is None and not gone else "STALE" if aged else "FRESH"
-            for value, aged, gone in zip(self.values(name), old, expired, strict=True)
+            "MISSING" if value is None else "STALE" if old else "FRESH"
+            for value, old in zip(self.values(name), stale, strict=True)
         ]
 
 

@@ -223,7 +223,7 @@ class Predictor:
         if self.served.uses_pictures:
             traces = drivers | lookup_past(self.store, TRACE_SERVICE, cars, moments_us).arrays()
         described = {"asked": str(asked), "lap": point.lap, "as_of": point.as_of.isoformat(), "truncated": point.truncated}
-        stale = _names_by_driver(found.is_old() & ~found.expired, found.view_of, drivers)
+        stale = _names_by_driver(found.is_stale(), found.view_of, drivers)
         inputs = Inputs(drivers | found.arrays(), traces, stale, time.perf_counter() - began)
         return self._answer(race_id, inputs, described, "offline", point.as_of)
 

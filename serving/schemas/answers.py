@@ -49,7 +49,10 @@ class FeatureColumn(Answer):
     value: list[Any]
     event_timestamp: list[datetime | None] = Field(description="When the value became true; null where no row is known.")
     age_s: list[float | None] = Field(description="Seconds from the event to `as_of`.")
-    status: list[Status] = Field(description="STALE: older than the view allows. MISSING: no row, or no value in it.")
+    status: list[Status] = Field(
+        description="MISSING: no value (null), which is also what one expired by `as_of` is, as in training. STALE: older than "
+        "the view allows; without `as_of` of any age, as Feast serves it, though live predictions take an expired one as missing."
+    )
 
 
 class FeaturesResponse(Answer):

@@ -67,7 +67,7 @@ def test_offline_an_expired_value_is_withheld_as_in_training_and_says_so(ready: 
     assert lookup(ready, race_id="2024_09", driver_id="norris", as_of=edge).features["form_finish"].status == "FRESH"
     after = edge + pd.Timedelta(microseconds=1)
     found = lookup(ready, race_id="2024_09", driver_id="norris", as_of=after).features["form_finish"]
-    assert (found.value, found.event_timestamp, found.status) == (None, at(13 * DAY), "STALE")
+    assert (found.value, found.event_timestamp, found.status) == (None, at(13 * DAY), "MISSING")
 
 
 def test_json_has_the_documented_shape(ready: Settings) -> None:

@@ -40,11 +40,10 @@ def test_stale_is_older_than_the_tag_or_else_the_ttl(
     assert _judged(View(ttl, tags), 1.0, START, at(age)) == FeatureValue(1.0, START, age, status)
 
 
-def test_missing_is_no_row_or_no_value_but_an_expired_value_is_stale() -> None:
+def test_missing_is_no_row_or_no_value_however_old_the_row_is() -> None:
     view = View(timedelta(seconds=10))
     assert _judged(view, None, None, START) == FeatureValue(None, None, None, "MISSING")
     assert _judged(view, math.nan, START, at(99)) == FeatureValue(None, START, 99.0, "MISSING")
-    assert _judged(view, None, START, at(99), expired=True) == FeatureValue(None, START, 99.0, "STALE")
 
 
 @given(st.recursive(st.none() | st.floats() | st.integers() | st.text(max_size=3) | st.booleans(), st.lists, max_leaves=5))
