@@ -175,7 +175,9 @@ def _show_decision(decision: Json) -> None:
     numbers = "gain cannot be computed"
     if gain is not None:
         shown = _gain({"estimate": gain, "low": decision["gain_low"], "high": decision["gain_high"], "confidence": 0.95})
-        numbers = f"relative gain in exact accuracy {shown}"
+        bound = next((check["value"] for check in decision["checks"] if check["name"] == "gain_bound"), None)
+        decides = "" if bound is None else f"; its one-sided lower bound, which decides, is {bound:+.1%}"
+        numbers = f"relative gain in exact accuracy {shown}{decides}"
     out.print(f"gate: {verdict}: {numbers}", style="bold", highlight=False)
     for check in decision["checks"]:
         out.print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['message']}", highlight=False)

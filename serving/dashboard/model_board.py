@@ -82,8 +82,8 @@ def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) 
         record: `inputs` and `decision` as stored with a version.
         evaluation: the evaluation report of that very model, or None.
     Returns:
-        `promote, reasons, checks`; `gain` (`estimate, low, high, limit`: exact hits against the baseline); `metrics` (model ->
-        metrics); `slices` (season -> model -> share of exact hits); `controls` (`name, estimate, low, high`: the candidate's
+        `promote, reasons, checks`; `gain` (`estimate, low, high, limit, bound`: exact hits against the baseline); `metrics` (model
+        -> metrics); `slices` (season -> model -> share of exact hits); `controls` (`name, estimate, low, high`: the candidate's
         relative gain over each); `n_races`.
     """
     decision, inputs = record["decision"], record["inputs"]
@@ -94,6 +94,7 @@ def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) 
         *_trivial(inputs),
     ]
     limits = {check["name"]: check["limit"] for check in decision["checks"]}
+    bounds = {check["name"]: check["value"] for check in decision["checks"]}
     return {
         "promote": bool(decision["promote"]),
         "reasons": list(decision["reasons"]),
@@ -103,6 +104,7 @@ def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) 
             "low": decision["gain_low"],
             "high": decision["gain_high"],
             "limit": limits.get("gain_over_baseline"),
+            "bound": bounds.get("gain_bound"),
         },
         "metrics": {model["name"]: {name: model["metrics"].get(name) for name in METRICS} for model in models},
         "slices": _slices(models),

@@ -31,6 +31,7 @@ class GainBody(Answer):
     low: float | None
     high: float | None
     limit: float | None
+    bound: float | None = Field(description="One-sided lower bound at the level of this try: the gate asks that it is above 0.")
 
 
 class CheckBody(Answer):

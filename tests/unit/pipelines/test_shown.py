@@ -85,6 +85,10 @@ def test_an_interval_without_limit_is_shown_as_such(
             {"promote": True, "gain_high": None},
             "gate: PROMOTE: relative gain in exact accuracy +12.5% (95% interval -1.0% ... no lim",
         ),
+        (
+            {"checks": [{"name": "gain_bound", "passed": True, "value": 0.0235, "message": "gain_bound: +2.35 %"}]},
+            "(95% interval -1.0% ... +30.0%); its one-sided lower bound, which decides, is +2.4%",
+        ),
         ({"relative_gain": None, "gain_low": None, "gain_high": None}, "gate: REFUSE: gain cannot be computed"),
     ],
 )

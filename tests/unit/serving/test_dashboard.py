@@ -183,14 +183,17 @@ def scored(name: str, hits: int) -> dict[str, Any]:
 def record(**inputs: Any) -> dict[str, Any]:
     decision = {
         "promote": True, "reasons": [], "relative_gain": 0.5, "gain_low": 0.1, "gain_high": 0.9,
-        "checks": [{"name": "gain_over_baseline", "limit": 0.05, "passed": True, "message": "more", "value": 0.5}],
+        "checks": [
+            {"name": "gain_over_baseline", "limit": 0.05, "passed": True, "message": "more", "value": 0.5},
+            {"name": "gain_bound", "limit": 0.0, "passed": True, "message": "above", "value": 0.12},
+        ],
     }  # fmt: skip
     return {"decision": decision, "inputs": {"candidate": scored("new", 6), "baseline": scored("old", 4), **inputs}}
 
 
 def test_a_record_is_summed_up_with_its_gain_slices_and_models() -> None:
     summary = decision_summary(record(trivial=[scored("grid_order", 2)], champion=scored("now", 5)), None)
-    assert summary["gain"] == {"estimate": 0.5, "low": 0.1, "high": 0.9, "limit": 0.05}
+    assert summary["gain"] == {"estimate": 0.5, "low": 0.1, "high": 0.9, "limit": 0.05, "bound": 0.12}
     assert list(summary["metrics"]) == ["new", "old", "now", "grid_order"]
     assert summary["slices"]["2024"] == {"new": 0.3, "old": 0.2, "now": 0.25, "grid_order": 0.1}
     assert (summary["n_races"], summary["controls"]) == (2, [])
