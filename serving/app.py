@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from feature_repo.settings import Settings
 from serving.beside import Beside
-from serving.http_errors import add_error_handlers
+from serving.http_errors import add_error_handlers, without_impossible_errors
 from serving.limits import BodyLimit, Timed
 from serving.prediction_log import PredictionLog
 from serving.readiness import Readiness
@@ -28,10 +28,10 @@ HEALTH_THREADS = 4
 
 _DESCRIPTION = """Features, predictions and models of one Pitwall home.
 
-Every answer says the instant it is about (`as_of`). Errors are `{"error": {"type", "message", "hint"}}`: 404 for what does not
-exist, 409 for what cannot be done now, 413 for a body that is too large, 422 for a malformed request, 503 with `Retry-After`
-while a part of the service is missing (`/readyz` says which)."""
-_ERRORS = {status: {"model": ErrorBody} for status in (404, 409, 413, 422, 503)}
+Every answer says the instant it is about (`as_of`). Errors are `{"error": {"type", "message", "hint"}}`: 400 for a body that
+is no text, 404 for what does not exist, 409 for what cannot be done now, 413 for a body that is too large, 422 for a malformed
+request, 503 with `Retry-After` while a part of the service is missing (`/readyz` says which)."""
+_ERRORS = {status: {"model": ErrorBody} for status in (400, 404, 409, 413, 422, 503)}
 
 
 def create_app(settings: Settings, *, own_process: bool = False) -> FastAPI:
@@ -73,6 +73,8 @@ def create_app(settings: Settings, *, own_process: bool = False) -> FastAPI:
     add_error_handlers(app, page=pages.error_page)
     for router in (features.router, predict.router, races.router, models.router, live.router, health.router, pages.router):
         app.include_router(router)
+    described = app.openapi
+    app.openapi = lambda: without_impossible_errors(described())  # type: ignore[method-assign]
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_kib * 1024)
     app.add_middleware(Timed, state=app.state)  # added last: the outermost
     return app

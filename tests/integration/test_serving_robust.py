@@ -1,5 +1,6 @@
 """What a service does when it is asked nonsense, far too much, or while it is told to stop."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -9,13 +10,21 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis.errors import Unsatisfiable
 from loop_home import copy_of
 from loop_setup import Loop, loop_environment
 from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 from serve_process import Served, serving
 
+from feature_repo.spine import Moment, load_moments, resolve_moment
+from feature_repo.store import apply, online_path
+from pipelines.materialize import materialize
 from serving.online_lookup import MAX_ROWS
 
 TOKEN = "a-token-of-a-test"
@@ -24,13 +33,23 @@ BODY_LIMIT = 1024 * 1024
 EXAMPLES = 15
 """Per endpoint and mode (what the description allows, what it does not)."""
 
+MOMENTS = {"lap": 8, "fraction": 0.5, "pre_race": True, "as_of": "2024-03-31T13:30:00Z", "live": True}
+ALWAYS = {"POST /v1/predict": [{"race_id": RACE, moment: value} for moment, value in MOMENTS.items()]}
+"""Bodies that are sent besides: right ones of every kind."""
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
 def environment(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = copy_of(loop, tmp_path_factory.mktemp("robust") / "home").home
-    return {**loop_environment(home), "PITWALL_API_TOKEN": TOKEN, "PITWALL_MODEL_POLL_S": "60"}
+    """Of a service over the loop's home, in which the newest race is half over."""
+    home = copy_of(loop, tmp_path_factory.mktemp("robust") / "home")
+    online_path(home).unlink()
+    apply(home)
+    materialize(home, until=resolve_moment(load_moments(home), RACE, Moment.parse("fraction:0.5")).as_of)
+    return {**loop_environment(home.home), "PITWALL_API_TOKEN": TOKEN, "PITWALL_MODEL_POLL_S": "60"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +95,7 @@ def test_a_process_of_its_own_counts_what_it_answers(served: Served) -> None:
 def test_nothing_its_description_allows_or_forbids_makes_it_fail(served: Served) -> None:
     """Both modes; what needs the token has it. How each endpoint answers right questions is tested elsewhere."""
     description = requests.get(f"{served.url}/openapi.json", timeout=60).json()
-    answered: dict[str, set[int]] = {}
+    answered: dict[str, set[Any]] = {}
     for form in (description, with_ids_there_are(description)):
         operations = [found.ok() for found in schemathesis.openapi.from_dict(form).get_all_operations()]
         operations = [operation for operation in operations if not operation.path.endswith("/live")]  # a stream without end
@@ -84,9 +103,10 @@ def test_nothing_its_description_allows_or_forbids_makes_it_fail(served: Served)
         with requests.Session() as session:
             for operation in operations:
                 for mode in schemathesis.GenerationMode:
-                    explore(served, session, operation, mode, answered.setdefault(operation.label, set()))
+                    explore(served, session, operation, mode, answered)
     for endpoint in ("POST /v1/predict", "POST /v1/features", "GET /v1/races/{race_id}"):
         assert {200, 404, 422} <= answered[endpoint], endpoint
+    assert {"online", "offline"} <= answered["POST /v1/predict"]
     assert served.process.poll() is None
 
 
@@ -100,11 +120,28 @@ THERE_ARE = {
 
 
 def with_ids_there_are(description: Any) -> Any:
-    """The description with ids of this home, and some of nothing, in place of patterns: random ids get no further than 404."""
-    known = _with_known_ids(description)
+    """The description with ids of this home, and some of nothing, in place of patterns: random ids get no further than 404.
+
+    Only of what is asked: answers are held to what the service itself says of them. A prediction is about one moment.
+    """
+    known = copy.deepcopy(description)
+    for path in known["paths"].values():
+        for operation in path.values():
+            operation["parameters"] = _with_known_ids(operation.get("parameters", []))
     schemas = known["components"]["schemas"]
-    asked = schemas["PredictRequest"]["properties"]
-    schemas["PredictRequest"]["properties"] = {name: asked[name] for name in ("race_id", "lap", "drivers")}
+    schemas |= {name: _with_known_ids(form) for name, form in schemas.items() if name.endswith("Request")}
+    asked = schemas["PredictRequest"]["properties"] | {"pre_race": {"const": True}, "live": {"const": True}}
+    schemas["PredictRequest"] = {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {name: asked[name] for name in ("race_id", "drivers", moment)},
+                "required": ["race_id", moment],
+                "additionalProperties": False,
+            }
+            for moment in MOMENTS
+        ]
+    }
     ids = {"race_id": THERE_ARE["2024_16"], "driver_id": THERE_ARE["ines_dubois"]}
     row = {
         "properties": {key: {"enum": values} for key, values in ids.items()},
@@ -131,17 +168,24 @@ def explore(
     session: requests.Session,
     operation: schemathesis.APIOperation,
     mode: schemathesis.GenerationMode,
-    answered: set[int],
+    answered: dict[str, set[Any]],
 ) -> None:
+    """Ask an operation in every way, hold each answer to the description, and note status and source of all."""
+    seen = answered.setdefault(operation.label, set())
+
     @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def asked(case: schemathesis.Case) -> None:
         response = case.call(base_url=served.url, session=session, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
-        case.validate_response(response, checks=[not_a_server_error])
-        answered.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+        seen.add(response.status_code)
+        if operation.label == "POST /v1/predict" and response.status_code == 200:
+            seen.add(response.json()["source"])
         if response.status_code >= 400:
             assert set(json.loads(response.content)["error"]) == {"type", "message", "hint"}, response.content[:300]
 
+    for body in ALWAYS.get(operation.label, []):
+        asked = example(case=operation.Case(body=body, media_type="application/json"))(asked)
     # What has neither parameters nor a body cannot be asked wrongly.
     with suppress(Unsatisfiable) if mode is schemathesis.GenerationMode.NEGATIVE else nullcontext():
         asked()
