@@ -28,6 +28,8 @@ from serving.errors import (
 )
 
 RETRY_AFTER_S = 2
+_CHANGES = ("/v1/predict", "/v1/models/{name}/promote", "/v1/models/{name}/rollback")
+"""What can be asked for at the wrong time: 409."""
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadUsageError, 422),
     (NotServedOnlineError, 422),
@@ -50,6 +52,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (OnlineStoreUnavailableError, f"ask again in {RETRY_AFTER_S} s; /readyz says when the store answers"),
     (FeatureRegistryUnavailableError, f"ask again in {RETRY_AFTER_S} s; /readyz says when the registry answers"),
+    (NotServedOnlineError, "send `as_of`, an instant in the past"),
     (TokenNotConfiguredError, "start the service with PITWALL_API_TOKEN set"),
     (WrongTokenError, "send the header `Authorization: Bearer <token>`"),
     (NoModelError, "see /v1/models and /readyz"),
@@ -75,7 +78,8 @@ def error_response(error: PitwallError) -> Response:
     """The answer to a request that ended in `error`."""
     status = status_of(error)
     hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    waiting_helps = status == 503 and not isinstance(error, TokenNotConfiguredError)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if waiting_helps else {}
     if isinstance(error, WrongTokenError):
         headers["WWW-Authenticate"] = "Bearer"
     return _answer(status, type(error).__name__, str(error), hint, headers)
@@ -103,12 +107,42 @@ def add_error_handlers(app: FastAPI, *, page: Callable[[int, str, str], Response
     async def refused(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404 and _wants_page(request):
             return page(404, "NotFound", f"page: got {request.url.path[:120]!r}, which is not among those there are")
-        return _answer(error.status_code, "HTTPError", str(error.detail), "see /docs", dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        return _answer(error.status_code, "HTTPError", _refusal(request, error, headers), "see /docs for what there is", headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.error("request_failed path=%s", request.url.path, exc_info=error)
         return _answer(500, "InternalError", f"{type(error).__name__}; the log of the service says more")
+
+
+def without_impossible_errors(spec: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI description in which each operation declares those of the common errors that it can answer."""
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            has_body = "requestBody" in operation
+            possible = {
+                400: has_body,
+                404: has_body or "{" in path,
+                409: path in _CHANGES,
+                413: has_body,
+                422: has_body or bool(operation.get("parameters")),
+                503: path.startswith("/v1/") or path == "/readyz",
+            }
+            for status in [status for status, is_possible in possible.items() if not is_possible]:
+                operation["responses"].pop(str(status), None)
+    return spec
+
+
+def _refusal(request: Request, error: HTTPException, headers: dict[str, str]) -> str:
+    """What the framework itself refused."""
+    path = request.url.path[:120]
+    said = {
+        400: "body: got JSON nested too deeply to be read, or no UTF-8; expected one object as /docs shows it",
+        404: f"path: got {path!r}, expected one of those that /openapi.json lists",
+        405: f"method: got {request.method} for {path!r}, expected {headers.get('Allow', 'another')}",
+    }
+    return said.get(error.status_code, str(error.detail))
 
 
 def _wants_page(request: Request) -> bool:
