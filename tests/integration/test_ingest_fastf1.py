@@ -16,6 +16,7 @@ import pytest
 from http_recorded import recorded_jolpica, recorded_livetiming, recorded_schedule
 from jolpica_pages import jolpica_from_ergast, no_rows
 from killed_run import kill_on_the_way
+from lake_differences import lake_hashes
 from replay_server import (
     ReplayServer,
     Response,
@@ -30,7 +31,6 @@ from replay_server import (
     wrong_type,
 )
 
-from feature_repo.files import sha256_file
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport
@@ -84,11 +84,6 @@ def read(server: ReplayServer, tmp_path: Path, slept: list[float]) -> Read:
         return told
 
     return call
-
-
-def lake_hashes(folder: Path) -> dict[str, str]:
-    """Every file of a lake and its SHA-256."""
-    return {str(file.relative_to(folder)): sha256_file(file) for file in sorted(folder.rglob("*.parquet"))}
 
 
 @dataclass(frozen=True)
@@ -229,6 +224,7 @@ FAULTS = {
     "5xx": server_error(),
     "foreign": Response(body={"detail": "ok"}),
     "csv": wrong_type(),
+    "cut list": Response(body={"MRData": {**no_rows(season=2018, round=5)["MRData"], "total": "20"}}),
     "other types": Response(body={"MRData": {**no_rows()["MRData"], "RaceTable": {"Races": [7]}}}),
 }
 
@@ -322,12 +318,19 @@ def test_a_run_killed_in_mid_season_downloads_nothing_twice(server: ReplayServer
     assert lake_hashes(settings.lake_dir) == lake_hashes(fetched.settings.lake_dir)
 
 
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("other types", r"2018/5/results.json, row 1, column 'Races': got 7, expected an object"),
+        ("cut list", r"2018/5/results.json, column 'Results': got 0 rows, expected 20 \(limit 30, offset 0, total 20\)"),
+    ],
+)
 def test_an_answer_that_is_not_as_documented_is_no_pause_and_is_asked_for_again(
-    read: Read, server: ReplayServer, slept: list[float]
+    read: Read, server: ReplayServer, slept: list[float], fault: str, said: str
 ) -> None:
     path = f"{ERGAST}/2018/5/results.json"
-    server.on(path, FAULTS["other types"])
-    with pytest.raises(SourceFormatError, match=r"2018/5/results.json, row 1, column 'Races': got 7, expected an object"):
+    server.on(path, FAULTS[fault])
+    with pytest.raises(SourceFormatError, match=said):
         read(2018, rounds=[5])
     assert slept == [2.0, 4.0]
     server.on(path, no_rows(season=2018, round=5))

@@ -19,6 +19,7 @@ from jolpica_made import laps_from_fastf1, seasons_from_folder
 from jolpica_pages import jolpica_from_ergast, jolpica_from_folder
 from jolpica_pages import page as cut
 from killed_run import kill_on_the_way
+from lake_differences import lake_hashes
 from replay_server import (
     Clock,
     Handler,
@@ -36,7 +37,6 @@ from replay_server import (
     wrong_type,
 )
 
-from feature_repo.files import sha256_file
 from feature_repo.settings import Settings
 from pipelines.errors import SourceFormatError, SourceMissingError, SourcePausedError
 from pipelines.ingest.base import IngestReport, SeasonTables
@@ -122,11 +122,6 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> SeasonTables:
 
 def same_as_clean(season: SeasonTables, clean: SeasonTables) -> None:
     same(replace(season, tables={name: conform(name, rows) for name, rows in season.tables.items()}), clean)
-
-
-def lake_hashes(home: Settings) -> dict[str, str]:
-    """Every file of the lake and its SHA-256."""
-    return {str(file.relative_to(home.lake_dir)): sha256_file(file) for file in sorted(home.lake_dir.rglob("*.parquet"))}
 
 
 def answer_of(handler: Handler, path: str, **params: str) -> dict[str, Any]:
@@ -364,7 +359,7 @@ def whole_lake(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         replay.serve(jolpica_from_folder(AUTHORED))
         replay.serve(seasons_from_folder(AUTHORED))
         ingest(home, a_source(replay, home.home), [2030])
-    return lake_hashes(home)
+    return lake_hashes(home.lake_dir)
 
 
 # a page that repeats: `test_a_page_that_repeats_ends_in_an_error_and_is_not_kept`
@@ -374,16 +369,16 @@ def test_a_lasting_fault_is_named_leaves_the_lake_and_a_healed_service_completes
 ) -> None:
     home = Settings(home=tmp_path / "home")
     shutil.copytree(first_race, home.home)
-    before = lake_hashes(home)
+    before = lake_hashes(home.lake_dir)
     if fault.path is not None:
         server.on(f"{BASE}/{fault.path}.json", fault.answer)
     hasty = {"timeout_s": 0.5, "max_retries": 1} if fault is LASTING["slow body"] else {}
     with pytest.raises(fault.error, match=fault.said):
         ingest(home, a_source(server, home.home, rounds=fault.rounds, **hasty), [fault.season])
-    assert lake_hashes(home) == before
+    assert lake_hashes(home.lake_dir) == before
     server._routes.clear()
     ingest(home, a_source(server, home.home), [2030])
-    assert lake_hashes(home) == whole_lake
+    assert lake_hashes(home.lake_dir) == whole_lake
     twice = {path.partition("?")[0] for path, times in Counter(server.paths()).items() if times > 1}
     assert twice <= {f"{BASE}/{fault.path}.json"}  # what was answered is kept
 
@@ -419,7 +414,7 @@ def test_a_page_that_repeats_ends_in_an_error_and_is_not_kept(
     repeated = json.loads((AUTHORED.parent / "repeated_page.json").read_text(encoding="utf-8"))
     home = Settings(home=tmp_path)
     ingest(home, a_source(server, tmp_path, rounds=[3]), [2030])
-    before = lake_hashes(home)
+    before = lake_hashes(home.lake_dir)
 
     def the_same_again(request: Request) -> Response:
         offset = request.params.get("offset", "0") if echoed else "0"
@@ -432,7 +427,7 @@ def test_a_page_that_repeats_ends_in_an_error_and_is_not_kept(
         with pytest.raises(SourceFormatError, match=r"2030/1/laps.json\?limit=100&offset=4.* " + said):
             ingest(home, a_source(server, tmp_path), [2030])
         assert server.paths().count(f"{laps}?limit=100&offset=4") > 1  # asked again, by a later run too
-        assert lake_hashes(home) == before
+        assert lake_hashes(home.lake_dir) == before
     server._routes.clear()
     ingest(home, a_source(server, tmp_path), [2030])
     assert len(Lake(home.lake_dir).read("laps").query("race_id == '2030_01'")) == 17

@@ -1,7 +1,10 @@
 """Two sets of canonical tables beside each other: what only one has, and every column in which they differ."""
 
+from pathlib import Path
+
 import pandas as pd
 
+from feature_repo.files import sha256_file
 from feature_repo.visibility import CREATED, EVENT
 from pipelines.schemas import TABLES
 
@@ -11,6 +14,11 @@ Frames = dict[str, pd.DataFrame]
 NEAR = {"weather": pd.Timedelta(seconds=5), "track_status": pd.Timedelta(seconds=5), "race_control": pd.Timedelta(seconds=60)}
 NUMBERS = 1e-6  # largest difference of numbers that counts as none; times: a second
 SECONDS = 1.0
+
+
+def lake_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a lake, for lakes that are to be equal to the bit."""
+    return {str(file.relative_to(folder)): sha256_file(file) for file in sorted(folder.rglob("*.parquet"))}
 
 
 def differences(ours: Frames, theirs: Frames) -> pd.DataFrame:

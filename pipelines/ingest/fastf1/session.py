@@ -11,7 +11,7 @@ from fastf1.exceptions import DataNotLoadedError, RateLimitExceededError
 
 from pipelines.ingest.fastf1 import tables
 from pipelines.ingest.fastf1.library import ACCOUNT, Watch, forget_session
-from pipelines.ingest.jolpica.pages import Page
+from pipelines.ingest.jolpica.pages import Page, check_page, wrong
 
 MIN_LAPS_SHARE = 0.9
 OF_THE_ARCHIVE = ("laps", "weather", "track_status", "race_control")
@@ -100,16 +100,22 @@ def live_frames(session: Session, season: int, round_: int) -> dict[str, pd.Data
     return frames
 
 
-def read_page(answer: Any, name: str, make: Callable[[Sequence[Page]], pd.DataFrame]) -> tuple[Page, pd.DataFrame]:
+def read_page(answer: Any, name: str, endpoint: str, make: Callable[[Sequence[Page]], pd.DataFrame]) -> tuple[Page, pd.DataFrame]:
     """A raw answer of FastF1's `Ergast` as the page of Jolpica that it was, and what `make` reads from it.
 
+    Args:
+        answer: races with what surrounds them.
+        name: path of the document, for messages and the quarantine.
+        endpoint: a key of `jolpica.pages.ENDPOINTS`.
+        make: page -> frame.
     Raises:
-        IncompleteError: it does not hold all rows.
-        SourceFormatError: as `make`.
+        SourceFormatError: it does not hold all rows; and as `make`.
     """
-    if not answer.is_complete:
-        raise IncompleteError(f"{name}: a page that does not hold all of {answer.total_results} rows")
-    page = Page(name, name, {"MRData": {"RaceTable": {"Races": list(answer)}}})
+    said = {key: answer._response_headers.get(key) for key in ("limit", "offset", "total")}
+    page = Page(name, name, {"MRData": {**said, "RaceTable": {"Races": list(answer)}}})
+    rows, envelope = check_page(page, endpoint, 0)
+    if len(rows) < envelope.total:
+        raise wrong(page, "MRData.limit", str(envelope.limit), f"a page of all {envelope.total} rows")
     return page, make([page])
 
 

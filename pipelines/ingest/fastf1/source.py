@@ -122,7 +122,7 @@ class FastF1Source:
         page, calendar = self._ask(
             watch,
             f"calendar of {season}",
-            lambda: read_page(ergast.get_race_schedule(season), f"{season}.json", jolpica_tables.schedule),
+            lambda: read_page(ergast.get_race_schedule(season), f"{season}.json", "schedule", jolpica_tables.schedule),
         )
         if calendar.empty:
             raise SourceMissingError(f"fastf1: season {season}: got an empty calendar, expected races; ask for other seasons")
@@ -173,7 +173,7 @@ class FastF1Source:
         results, rows = self._ask(
             watch,
             f"results of {where}",
-            lambda: read_page(ergast.get_race_results(season, round_), f"{name}/results.json", jolpica_tables.results),
+            lambda: read_page(ergast.get_race_results(season, round_), f"{name}/results.json", "results", jolpica_tables.results),
         )
         if rows.empty:
             sieve.report.note(f"fastf1: {where}: there are no results: cancelled, or not published yet; not ingested")
@@ -182,7 +182,7 @@ class FastF1Source:
             watch,
             f"qualifying of {where}",
             lambda: read_page(
-                ergast.get_qualifying_results(season, round_), f"{name}/qualifying.json", jolpica_tables.qualifying
+                ergast.get_qualifying_results(season, round_), f"{name}/qualifying.json", "qualifying", jolpica_tables.qualifying
             ),
         )
         session = events.get_event_by_round(round_).get_session("Race")
