@@ -29,8 +29,8 @@ HEALTH_THREADS = 4
 _DESCRIPTION = """Features, predictions and models of one Pitwall home.
 
 Every answer says the instant it is about (`as_of`). Errors are `{"error": {"type", "message", "hint"}}`: 400 for a body that
-cannot be read, 404 for what does not exist, 409 for what cannot be done now, 413 for a body that is too large, 422 for a malformed
-request, 503 with `Retry-After` while a part of the service is missing (`/readyz` says which)."""
+cannot be read, 404 for what does not exist, 409 for what cannot be done now, 413 for a body that is too large, 422 for a
+malformed request, 503 with `Retry-After` while a part of the service is missing (`/readyz` says which)."""
 _ERRORS = {status: {"model": ErrorBody} for status in (400, 404, 409, 413, 422, 503)}
 
 
