@@ -37,7 +37,7 @@ class SourcePausedError(PitwallError, RuntimeError):
     """A service cannot be asked now: its rate limit is used up, or it does not answer. What was fetched is kept.
 
     Attributes:
-        retry_at: UTC instant from which to ask again, or None where nobody said.
+        retry_at: UTC instant from which to ask again; what asks services says one always: an hour on, where nobody else does.
     """
 
     def __init__(self, message: str, retry_at: pd.Timestamp | None = None) -> None:

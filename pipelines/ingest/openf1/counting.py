@@ -1,16 +1,20 @@
 """Which round of the season a weekend is: by its date where the calendar is known, and counted where it is not.
 
-Pure. OpenF1 has no official round, and a race without a result may have been cancelled or may lack its result for a while: only a
+OpenF1 has no official round, and a race without a result may have been cancelled or may lack its result for a while: only a
 calendar tells, so nothing is counted on beyond such a race.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from feature_repo.settings import Settings
+from pipelines.ingest.files.fallbacks import read_f1db_dates
 from pipelines.ingest.openf1.answers import RaceWeekend
+from pipelines.lake import Lake
 
 SAME_RACE = pd.Timedelta(days=3)  # calendars date some races a day apart; two races are a week apart
 Standing = Literal["held", "silent", "ahead"]
@@ -31,6 +35,25 @@ class Counted:
     cancelled: list[RaceWeekend] = field(default_factory=list)
     unplaced: list[RaceWeekend] = field(default_factory=list)
     doubtful: RaceWeekend | None = None
+
+
+def calendars(
+    settings: Settings, name: str, season: int, paths: Sequence[Path]
+) -> tuple[dict[int, pd.Timestamp], dict[int, pd.Timestamp]]:
+    """Round -> start of its race (UTC; f1db: the day), as others than the source `name` have it, and with what it gave before.
+
+    Args:
+        settings: where the lake is.
+        name: the source that counts.
+        season: championship year.
+        paths: folders that may hold `f1db/races.csv`; the lake comes before them.
+    """
+    lake = Lake(settings.lake_dir).read("races", [season], ["round", "race_start", "source"])
+    every = {int(row["round"]): row["race_start"] for row in lake.to_dict("records")}
+    official = {int(round_): every[round_] for round_ in lake.loc[lake["source"] != name, "round"]}
+    for path in paths:
+        official = read_f1db_dates(path, season) | official
+    return official, every | official
 
 
 def count_rounds(

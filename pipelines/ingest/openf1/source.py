@@ -1,7 +1,9 @@
 """The `openf1` source: races since 2023 from the OpenF1 API, session by session.
 
-Asked for: the meetings and sessions of a year, each race's result (which tells whether it was held), and ten lists more a race.
-Bodies are kept on disk, so a run that was stopped goes on where it was.
+Asked for: the meetings and sessions of a year, each race's result (which tells whether it was held), and nine lists more a race.
+Bodies are kept on disk, so a run that was stopped goes on where it was. They are asked for again only while they can change: the
+calendar until the end of January after the season (every 12 hours), those of a race for two weeks after it (every hour). That
+there are no rows of something may be a passing fault, and is believed for an hour.
 """
 
 import logging
@@ -21,18 +23,16 @@ from pipelines.ingest.canonical.checks import CHECKS, sifted
 from pipelines.ingest.canonical.reading import FILE, ROW
 from pipelines.ingest.canonical.sieve import Sieve
 from pipelines.ingest.catalogue import limits
-from pipelines.ingest.files.fallbacks import read_f1db_dates
 from pipelines.ingest.openf1 import results as openf1_results
 from pipelines.ingest.openf1 import tables as openf1_tables
 from pipelines.ingest.openf1.answers import RaceWeekend, race_weekends, typed
-from pipelines.ingest.openf1.counting import Counted, Standing, count_rounds
+from pipelines.ingest.openf1.counting import Counted, Standing, calendars, count_rounds
 from pipelines.ingest.openf1.flags import LIGHTS_OUT_S, lights_out
 from pipelines.ingest.openf1.tables import RaceAnswers
 from pipelines.ingest.rounds import listed, rounds_to_read
 from pipelines.ingest.web.ages import CHECK_OFTEN_S, race_age_s, season_age_s
 from pipelines.ingest.web.answers import ask_again_at, from_then_on
 from pipelines.ingest.web.client import Fetched, PoliteClient
-from pipelines.lake import Lake
 
 logger = logging.getLogger(__name__)
 
@@ -177,20 +177,11 @@ class OpenF1Source:
                 "again (--refresh)"
             )
         last = None if self.rounds is None else max(self.rounds, default=0)
-        official, every = self._calendars(season)
+        official, every = calendars(self._settings, self.name, season, self.paths)
         counted = count_rounds(weekends, every, self._standing, last)
         if counted.unplaced and every != official:  # what we counted ourselves before may have been wrong
             counted = count_rounds(weekends, official, self._standing, last)
         return counted
-
-    def _calendars(self, season: int) -> tuple[dict[int, pd.Timestamp], dict[int, pd.Timestamp]]:
-        """Round -> start of the race: as other sources and f1db have it, and with the rounds that this source gave before."""
-        lake = Lake(self._settings.lake_dir).read("races", [season], ["round", "race_start", "source"])
-        every = {int(row["round"]): row["race_start"] for row in lake.to_dict("records")}
-        official = {round_: every[round_] for round_ in lake.loc[lake["source"] != self.name, "round"]}
-        for path in self.paths:
-            official = read_f1db_dates(path, season) | official
-        return official, every | official
 
     def _doubt(self, season: int, weekend: RaceWeekend) -> SourcePausedError:
         """Why no round is known from `weekend` on, and what helps."""

@@ -67,15 +67,19 @@ def make_laps(race: RaceAnswers, people: pd.DataFrame, start: pd.Timestamp) -> t
     finished = result.loc[~(result["dnf"].fillna(False) | result["dns"].fillna(False)).astype(bool), "number_of_laps"]
     is_after_flag = given["lap_duration"].isna() & (given["lap_number"] > given["driver_number"].map(finished.dropna()))
     laps = given[~is_after_flag].reset_index(drop=True)
-    of_driver = laps.groupby("driver_number")
+    car_and_lap = ["driver_number", "lap_number"]
+    is_first = ~laps.duplicated(car_and_lap)  # rows that come twice stay: they are counted where rows are checked
+
+    def of_lap(values: "pd.Series[float]", laps_on: int) -> "pd.Series[float]":
+        """The value that each car has on the lap so many further on."""
+        known = laps.loc[is_first, car_and_lap].assign(value=values)
+        return laps[car_and_lap].assign(lap_number=laps["lap_number"] + laps_on).merge(known, how="left", on=car_and_lap)["value"]
+
     begins = session_clock(laps["date_start"], start)
-    follows = of_driver["lap_number"].shift(-1) == laps["lap_number"] + 1
-    next_begins = begins.groupby(laps["driver_number"]).shift(-1).where(follows)
-    end = (begins + laps["lap_duration"]).fillna(next_begins).round(6)
-    begins = begins.mask(laps["lap_number"] == 1, LIGHTS_OUT_S).fillna(end.groupby(laps["driver_number"]).shift(1))
+    end = (begins + laps["lap_duration"]).fillna(of_lap(begins, 1)).round(6)
+    begins = begins.mask(laps["lap_number"] == 1, LIGHTS_OUT_S).fillna(of_lap(end, -1))
     tyres = _tyres_of(laps, _stints_of(race))
     stops = _stops(race, start)
-    car_and_lap = ["driver_number", "lap_number"]
     stops = stops.dropna(subset=car_and_lap).drop_duplicates(car_and_lap, keep="last")
     entered = laps[car_and_lap].merge(stops, how="left", on=car_and_lap)
     left = laps[car_and_lap].assign(lap_number=laps["lap_number"] - 1).merge(stops, how="left", on=car_and_lap)

@@ -185,6 +185,12 @@ class TestLaps:
         upside_down = {name: getattr(race, name)[::-1].reset_index(drop=True) for name in ("laps", "stints", "position", "pit")}
         pd.testing.assert_frame_equal(laps_of(replace(race, **upside_down)), laps_of(race))
 
+    def test_rows_that_come_twice_say_the_same_twice(self, race: RaceAnswers) -> None:
+        once, _ = make_laps(race, make_people([race]), START)
+        twice, _ = make_laps(replace(race, laps=pd.concat([race.laps, race.laps])), make_people([race]), START)
+        pd.testing.assert_frame_equal(twice.drop_duplicates(["code", "lap"], ignore_index=True), once)
+        pd.testing.assert_frame_equal(twice.drop_duplicates(["code", "lap"], keep="last", ignore_index=True), once)
+
     def test_a_pit_stop_is_on_the_lap_of_entry_and_the_next_one(self, race: RaceAnswers) -> None:
         laps = laps_of(race)
         assert laps.at[("CCC", 1), "pit_in"] == LIGHTS_OUT_S + 120.0 - 20.5
