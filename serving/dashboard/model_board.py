@@ -82,9 +82,9 @@ def decision_summary(record: dict[str, Any], evaluation: dict[str, Any] | None) 
         record: `inputs` and `decision` as stored with a version.
         evaluation: the evaluation report of that very model, or None.
     Returns:
-        `promote, reasons, checks`; `gain` (`estimate, low, high, limit, bound`: exact hits against the baseline); `metrics` (model
-        -> metrics); `slices` (season -> model -> share of exact hits); `controls` (`name, estimate, low, high`: the candidate's
-        relative gain over each); `n_races`.
+        `promote, reasons, checks`; `gain` (`estimate, low, high, limit, bound`: exact hits against the baseline); `metrics`
+        (model -> metrics); `slices` (season -> model -> share of exact hits); `controls` (`name, estimate, low, high`: the
+        candidate's relative gain over each); `n_races`.
     """
     decision, inputs = record["decision"], record["inputs"]
     models = [
