@@ -158,7 +158,7 @@ _SOURCES: tuple[SourceInfo, ...] = (
         notes=(
             "Nothing is asked on the network.",
             "Which race it was, when it was to start and who drove comes from the lake: read the race from another source first.",
-            "A recording with under 90 % of the winner's laps gives no laps, stints or pit stops: it would hide who has them all.",
+            "A recording with under 90 % of the winner's laps gives no laps, stints or pit stops: it would hide who has all.",
         ),
     ),
 )
