@@ -29,8 +29,11 @@ from serving.predictor import Predictor
 
 NO_CHAMPION = "there is no champion (none promoted, or rolled back): this is the tabular baseline"
 REGISTRY_PATIENCE_S = 30.0
-"""How long the registry is waited for, by the start of the process and by whoever needs it to be opened; a server that is away is
-given up sooner, see `serving.commands_serve`."""
+"""How long the registry is waited for by whoever needs it to be opened; the limits of `serving.commands_serve` give a server that
+is away up sooner."""
+
+START_PATIENCE_S = 8.0
+"""How long the start waits for a server to say which models there are; for a file of the home as long as whoever needs it."""
 
 LOADING_PATIENCE_S = 60.0
 """How long the start then waits for the first models; they go on loading after that."""
@@ -115,7 +118,7 @@ class ModelManager:
         self._asked, self._looked = threading.Event(), threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="pitwall-models", daemon=True)
         self._watcher.start()
-        if self._asked.wait(REGISTRY_PATIENCE_S):
+        if self._asked.wait(REGISTRY_PATIENCE_S if settings.mlflow_tracking_uri is None else START_PATIENCE_S):
             self._looked.wait(LOADING_PATIENCE_S)
 
     @property

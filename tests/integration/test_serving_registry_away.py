@@ -82,11 +82,12 @@ def test_what_needs_the_registry_is_asked_for_again_later(
 def test_a_registry_that_accepts_and_says_nothing_holds_up_neither_start_nor_end(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, call: str, said: str
 ) -> None:
-    monkeypatch.setattr(models, "REGISTRY_PATIENCE_S", 0.2)
+    for patience in ("REGISTRY_PATIENCE_S", "START_PATIENCE_S"):
+        monkeypatch.setattr(models, patience, 0.2)
     monkeypatch.setattr(models, "CLOSING_PATIENCE_S", 0.1)
     monkeypatch.setattr(models, "open_registry", lambda _: object())
     monkeypatch.setattr(models, call, unheard := _Unheard())
-    state = ServingState(loop.settings)
+    state = ServingState(loop.settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:1"}))
     try:
         assert unheard.asked.wait(60.0)
         with pytest.raises(NoModelError, match=said):
