@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from serve_process import Served, serving
+from serve_process import Served, answers_while_stopping, serving
 
 from feature_repo.spine import Moment, load_moments, resolve_moment
 from feature_repo.store import apply, online_path
@@ -386,18 +386,9 @@ def test_nothing_is_changed_without_the_token(served: Served, token: str | None)
 def test_sigterm_lets_answers_under_way_finish(environment: dict[str, str]) -> None:
     rows = features([ROW] * 1_000, service="finish_position_v1")
     with serving(environment) as served:
-        connections = [served.connect() for _ in range(6)]
-        for connection in connections:  # a connection that was accepted, not one that waits in the kernel
-            connection.request("GET", "/healthz")
-            assert connection.getresponse().read()
-        for connection in connections:
-            connection.request("POST", "/v1/features", rows, JSON)
-        first = json.loads(connections[0].getresponse().read())
-        served.process.terminate()
-        for connection in connections[1:]:
-            response = connection.getresponse()
-            assert response.status == 200
-            assert json.loads(response.read())["features"].keys() == first["features"].keys()
+        answers = answers_while_stopping(served, "/v1/features", rows, n_requests=6)
+        assert [status for status, _ in answers] == [200] * 6
+        assert len({frozenset(json.loads(body)["features"]) for _, body in answers}) == 1
         assert served.process.wait(timeout=30) == 0, served.said()[-2000:]
         with pytest.raises(OSError, match="refused"):
             served.connect(timeout=2).connect()

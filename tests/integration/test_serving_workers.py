@@ -9,7 +9,7 @@ import pytest
 from loop_home import copy_of
 from loop_setup import MLFLOW_WARNS, Loop, loop_environment
 from prometheus_client.parser import text_string_to_metric_families
-from serve_process import Served, serving
+from serve_process import Served, answers_while_stopping, serving
 
 from feature_repo.settings import Settings
 from ml.registry import CHALLENGER, CHAMPION, alias_version, move_champion, open_registry, registry_lock
@@ -106,18 +106,9 @@ def test_both_take_a_promotion_over(served: Served, home: Settings) -> None:
 
 def test_sigterm_lets_answers_of_both_finish(served: Served, counts: Path) -> None:
     """The last of this module: it ends the service."""
-    connections = [served.connect() for _ in range(8)]
-    for connection in connections:  # a connection that was accepted, not one that waits in the kernel
-        connection.request("GET", "/healthz")
-        assert connection.getresponse().read()
-    for connection in connections:
-        connection.request("POST", "/v1/features", ROWS, JSON)
-    first = json.loads(connections[0].getresponse().read())
-    served.process.terminate()
-    for connection in connections[1:]:
-        response = connection.getresponse()
-        assert response.status == 200
-        assert json.loads(response.read())["features"].keys() == first["features"].keys()
+    answers = answers_while_stopping(served, "/v1/features", ROWS, n_requests=8)
+    assert [status for status, _ in answers] == [200] * 8
+    assert len({frozenset(json.loads(body)["features"]) for _, body in answers}) == 1
     assert served.process.wait(timeout=40) == 0, served.said()[-2000:]
     with pytest.raises(OSError, match="refused"):
         served.connect(timeout=2).connect()

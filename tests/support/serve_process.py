@@ -78,6 +78,27 @@ def serving(environment: Mapping[str, str], *, workers: int = 1) -> Iterator[Ser
                 process.wait()
 
 
+def answers_while_stopping(served: Served, path: str, body: bytes, *, n_requests: int) -> list[tuple[int, bytes]]:
+    """Statuses and bodies of requests (POST, JSON) that were under way, all but the first, when the service was told to stop.
+
+    Raises:
+        OSError: one was not answered.
+    """
+    connections = [served.connect() for _ in range(n_requests)]
+    for connection in connections:  # a connection that was accepted, not one that waits in the kernel
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+    for connection in connections:
+        connection.request("POST", path, body, {"content-type": "application/json"})
+    answers = []
+    for connection in connections:
+        response = connection.getresponse()
+        answers.append((response.status, response.read()))
+        if len(answers) == 1:
+            served.process.terminate()
+    return answers
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
