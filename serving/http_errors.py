@@ -28,7 +28,7 @@ from serving.errors import (
 )
 
 RETRY_AFTER_S = 2
-_CHANGES = ("/v1/predict", "/v1/models/{name}/promote", "/v1/models/{name}/rollback")
+_UNTIMELY = ("/v1/predict", "/v1/models/{name}/promote", "/v1/models/{name}/rollback")
 """What can be asked for at the wrong time: 409."""
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadUsageError, 422),
@@ -124,7 +124,7 @@ def without_impossible_errors(spec: dict[str, Any]) -> dict[str, Any]:
             possible = {
                 400: has_body,
                 404: has_body or "{" in path,
-                409: path in _CHANGES,
+                409: path in _UNTIMELY,
                 413: has_body,
                 422: has_body or bool(operation.get("parameters")),
                 503: path.startswith("/v1/") or path == "/readyz",

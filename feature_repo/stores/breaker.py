@@ -14,7 +14,7 @@ class Breaker:
 
     Args:
         name: of what is asked, for the log: one line when it goes away and one when it is back.
-        pause_s: seconds; 0 lets every call through.
+        pause_s: seconds; 0 lets every call through and logs nothing: who asks is told.
         clock: seconds of a monotonic clock.
     """
 
@@ -57,6 +57,8 @@ class Breaker:
             before, self._failure = self._failure, failure
             if failure is not None:
                 self._again_at = self._clock() + self._pause_s
+        if not self._pause_s:
+            return
         if failure is not None and before is None:
             logger.warning("no_answer %s: %s", self._name, failure)
         elif failure is None and before is not None:

@@ -80,13 +80,14 @@ def test_a_refusal_is_an_answer() -> None:
     assert server.ask() == "answer"
 
 
-def test_without_a_pause_every_call_asks() -> None:
+def test_without_a_pause_every_call_asks_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(pause_s=0.0)
     server.is_there = False
     for _ in range(3):
         with pytest.raises(ConnectionError):
             server.ask()
     assert server.asked == 3
+    assert not caplog.records
 
 
 def test_an_outage_is_two_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -54,6 +54,9 @@ def test_the_url_names_the_store_and_a_home_has_a_namespace_of_its_own(
         "connection_string": url,
         space: own if space == "namespace" else f"pitwall_{own}",
     }
+    serving = online_config(chosen, serving=True)
+    assert {name: part for name, part in serving.items() if name in config} == config
+    assert serving["timeout_s"] <= serving["pause_s"] == 2.0, "where people wait, it is given up soon and left alone for a while"
     claim_namespace(chosen)
     assert online_config(chosen) == config
     other = Settings(home=settings.home.parent / "other", online_url=url)
