@@ -42,6 +42,7 @@ def resize(images: Tensor) -> Tensor:
 
 def encode_input(images: Tensor, transform: str) -> Tensor:
     """(B, 3, S, S) uint8 -> (B, 3, S, S) float32, channels last, in the named encoding."""
+    images = images.contiguous()  # one order in memory, so that every number of threads rounds alike
     if transform == IMAGENET:
         mean = images.new_tensor(_IMAGENET_MEAN, dtype=torch.float32).view(1, 3, 1, 1)
         std = images.new_tensor(_IMAGENET_STD, dtype=torch.float32).view(1, 3, 1, 1)

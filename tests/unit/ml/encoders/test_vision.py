@@ -15,6 +15,7 @@ from ml.encoders.resnet import build_network, cpu_has_bf16, fold_batchnorm, pool
 from ml.encoders.vision import EncoderIdentity, VisionEncoder
 from ml.encoders.weights import LoadedWeights, state_sha256, store_weights
 from ml.errors import DamagedPictureError, ModelContractError
+from ml.torch_threads import torch_threads
 from ml.traces import palette
 
 
@@ -216,3 +217,15 @@ def test_bfloat16_is_for_trace_taught_weights_only(weights):
     assert VisionEncoder(plain).runs_in == torch.float32
     assert VisionEncoder(weights).runs_in == (torch.bfloat16 if cpu_has_bf16() else torch.float32)
     assert VisionEncoder(plain, precision="bf16").runs_in == torch.bfloat16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("transform", [transforms.IMAGENET, transforms.TRACE])
+def test_an_encoding_depends_neither_on_threads_nor_on_how_pixels_lie_in_memory(transform: str, threads: int) -> None:
+    """(N, H, W, 3) arrays arrive as a view, whose sums one thread rounds otherwise: enough to miss a known question."""
+    pixels = torch.randint(0, 256, (20, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    view = pixels.permute(0, 3, 1, 2)
+    with torch_threads(2):
+        expected = transforms.encode_input(view.contiguous(), transform)
+    with torch_threads(threads):
+        assert torch.equal(transforms.encode_input(view, transform), expected)
