@@ -91,7 +91,8 @@ def predict(
         used = said.model
         out.print(f"model: {used.name} version {used.version} ({used.role}), service {used.feature_service}")
         if used.encoder:
-            out.print(f"encoder: {used.encoder}")
+            encoder = used.encoder
+            out.print(f"encoder: {encoder['kind']} {encoder['weights_sha256'][:12]}, pictures as {encoder['transform']}")
         for note in said.notes:
             out.print(f"note: {note}", highlight=False)
         gaps = said.missing["features"]
