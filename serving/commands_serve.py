@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -16,7 +16,10 @@ from serving.metrics import MULTIPROCESS_DIR
 
 DRAIN_SECONDS = 20
 
-HEALTHCHECK_SECONDS = 60
+STARTUP_FAILURE = 3
+"""Exit code of a service, and of a process of it, whose home cannot be opened."""
+
+HEALTHCHECK_SECONDS = 20
 """A worker process that gives no sign for that long is ended and begun anew; on a busy machine, starting takes more than 5 s."""
 
 MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -32,6 +35,7 @@ def serve(
 ) -> None:
     """Serve lookups, predictions and pages over HTTP until it is told to stop; SIGTERM lets answers under way finish."""
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
     settings = settings_of(home)
     for name, value in MLFLOW_LIMITS.items():
@@ -40,20 +44,29 @@ def serve(
     # Having drained, uvicorn sends itself the signal again: without a handler of ours an orderly end would look like a crash.
     signal.signal(signal.SIGTERM, lambda *_: None)
     err.print(f"serving {settings.home} on http://{host}:{port}", highlight=False)
-    with ExitStack() as until_the_end:
-        if workers > 1:
-            counts = tempfile.TemporaryDirectory(prefix="pitwall-metrics-", ignore_cleanup_errors=True)
-            os.environ[MULTIPROCESS_DIR] = until_the_end.enter_context(counts)
-        uvicorn.run(
-            "serving.commands_serve:app_of_environment",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            access_log=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            timeout_worker_healthcheck=HEALTHCHECK_SECONDS,
-        )
+    config = uvicorn.Config(
+        "serving.commands_serve:app_of_environment",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=HEALTHCHECK_SECONDS,
+    )
+    if workers == 1:
+        server = uvicorn.Server(config)
+        with suppress(KeyboardInterrupt):  # Ctrl+C, of which uvicorn tells again after it drained
+            server.run()
+        failed = not server.started
+    else:
+        with tempfile.TemporaryDirectory(prefix="pitwall-metrics-", ignore_cleanup_errors=True) as counts:
+            os.environ[MULTIPROCESS_DIR] = counts
+            supervisor = Multiprocess(config, [config.bind_socket()])
+            supervisor.run()
+            failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
+    if failed:
+        raise typer.Exit(STARTUP_FAILURE)
 
 
 def app_of_environment() -> object:

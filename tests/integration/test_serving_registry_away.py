@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from champion_home import TOKEN
 from fastapi.testclient import TestClient
 from loop_setup import MLFLOW_WARNS, Loop, Pitwall
@@ -177,7 +178,12 @@ def test_the_service_asks_mlflow_briefly_unless_it_is_told_otherwise(
     for name in (*names, "PITWALL_HOME"):
         monkeypatch.setenv(name, own or "")
     seen: dict[str, str] = {}
-    monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.update({name: os.environ[name] for name in names}))
+
+    def run(server: uvicorn.Server) -> None:
+        seen.update({name: os.environ[name] for name in names})
+        server.started = True
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     serve(workers=1, home=tmp_path)
     assert list(seen.values()) == ([own, own] if own else ["10", "1"])

@@ -114,3 +114,9 @@ def test_sigterm_lets_answers_of_both_finish(served: Served, counts: Path) -> No
         served.connect(timeout=2).connect()
     assert "Traceback" not in served.said()
     assert not [*counts.glob("pitwall-metrics-*")], "what was counted is removed"
+
+
+def test_a_home_that_cannot_be_opened_ends_the_service_with_3(tmp_path: Path) -> None:
+    said = pytest.raises(RuntimeError, match=r"(?s)ended with 3: .*run `pitwall apply` first")
+    with said, serving(loop_environment(tmp_path), workers=2):
+        pass
