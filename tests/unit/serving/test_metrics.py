@@ -20,9 +20,10 @@ from serving.metrics import MULTIPROCESS_DIR, Metrics
 SECONDS = {"wait": 0.1, "total": 0.2}
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """A count so far: where Prometheus counts for several processes, all metrics of this one share it."""
     found: float | None = metrics.registry.get_sample_value(name, labels)
-    return found
+    return found or 0.0
 
 
 def ask(metrics: Metrics, app: Any, scope: dict[str, Any]) -> list[Message]:
@@ -53,21 +54,25 @@ def routed_to(path: str, metrics: Metrics) -> Any:
 
 
 def test_stages_are_counted_under_the_endpoint_of_their_request() -> None:
-    metrics = Metrics()
+    metrics, stages = Metrics(), "pitwall_stage_seconds_count"
+    expected = {"(none)": 2, "/v1/a/{b}": 1, "/v1/c": 1}
+    before = {endpoint: value(metrics, stages, endpoint=endpoint, stage="wait") for endpoint in expected}
     metrics.count_stages(SECONDS)
     ask(metrics, routed_to("/v1/a/{b}", metrics), {})
     ask(metrics, routed_to("/v1/c", metrics), {})
     metrics.count_stages(SECONDS)
-    for endpoint, times in {"(none)": 2, "/v1/a/{b}": 1, "/v1/c": 1}.items():
-        assert value(metrics, "pitwall_stage_seconds_count", endpoint=endpoint, stage="wait") == times
+    for endpoint, times in expected.items():
+        assert value(metrics, stages, endpoint=endpoint, stage="wait") - before[endpoint] == times
     assert value(metrics, "pitwall_request_seconds_count", endpoint="/v1/c", method="POST", status="200") == 1
 
 
 def test_a_body_that_is_too_large_is_counted_as_such() -> None:
     metrics = Metrics()
+    labels = {"endpoint": "(body too large)", "method": "POST", "status": "413"}
+    before = value(metrics, "pitwall_request_seconds_count", **labels)
     sent = ask(metrics, routed_to("/v1/c", metrics), {"headers": [(b"content-length", b"11")]})
     assert sent[0]["status"] == 413
-    assert value(metrics, "pitwall_request_seconds_count", endpoint="(body too large)", method="POST", status="413") == 1
+    assert value(metrics, "pitwall_request_seconds_count", **labels) - before == 1
 
 
 def test_values_that_a_model_was_asked_with_are_counted_once_each() -> None:
