@@ -30,7 +30,7 @@ from feast.types import Array, Float32, Float64, Int64
 from feature_repo.stores.online import packed_store
 from serving.online_lookup import lookup_rows, plan_of
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
 from own_redis import own_redis
 
 CARS, TEAMS, EMBEDDING_DIM = 20, 10, 512

@@ -20,7 +20,7 @@ import redis
 from feature_repo.settings import Settings
 from pipelines.conformance.services import missing_programs, needed_server
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "support")]
 from benchmarks.bench_materialize import StoreCase, _measure
 
 _ROWS_IN_FLIGHT = 10_000

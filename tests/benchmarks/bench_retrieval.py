@@ -35,8 +35,8 @@ from pipelines.ingest.files.source import FilesSource
 from pipelines.ingest.run import ingest
 from pipelines.ingest.simulator import SimulatorSource
 
-_TESTS = Path(__file__).resolve().parent.parent
-sys.path.append(str(_TESTS))
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path.append(str(_TESTS / "support"))
 
 from retrieval_tables import (  # noqa: E402  # found only now
     DUCKDB_GIB,
@@ -188,7 +188,7 @@ def _against_duckdb(folder: Path, ours: dict[int, float], sizes: tuple[int, ...]
         here = folder / str(size)
         if not here.exists():
             generate(here, size)
-        command = [sys.executable, str(_TESTS / "retrieval_tables.py"), str(here)]
+        command = [sys.executable, str(_TESTS / "support" / "retrieval_tables.py"), str(here)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DUCKDB_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:

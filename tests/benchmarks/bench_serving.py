@@ -58,7 +58,7 @@ from serving.lookup import GridLookup, lookup_grid
 from serving.predictor import TRACE_SERVICE, Predictor
 from serving.races import driver_names
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "support")]
 from benchmarks.load import load, replay, request
 from benchmarks.processes import cpu_seconds, used_between, wait_until_idle
 from serve_process import free_port, serving

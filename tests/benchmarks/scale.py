@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(_TESTS), str(Path(__file__).resolve().parent)]
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_TESTS / "support"), str(Path(__file__).resolve().parent)]
 
 from bench_materialize import view_of, write_table  # noqa: E402  # found only now
 from retrieval_tables import feast_store, generate  # noqa: E402
