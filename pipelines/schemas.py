@@ -469,6 +469,8 @@ def validate(name: str, frame: pd.DataFrame, season: int) -> pd.DataFrame:
     """
     spec = table(name)
     checked = conform(name, frame)
+    if checked.empty:
+        return checked
     try:
         SCHEMAS[name].validate(checked, lazy=True)
     except pandera.errors.SchemaErrors as error:

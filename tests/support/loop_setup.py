@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feature_repo.settings import Settings
-from pipelines.ingest.simulator import SimulatorSource
+
+if TYPE_CHECKING:
+    from pipelines.ingest.simulator import SimulatorSource
 
 MLFLOW_WARNS = "ignore:::mlflow"
 """Filter for tests that call MLflow: what it says about its own code is not ours to mend."""
@@ -29,8 +31,10 @@ def loop_environment(home: Path) -> dict[str, str]:
     return {**kept, **chosen, "OMP_NUM_THREADS": "1", "TZ": "UTC"}
 
 
-def loop_source() -> SimulatorSource:
+def loop_source() -> "SimulatorSource":
     """The races of the loop."""
+    from pipelines.ingest.simulator import SimulatorSource  # what it needs takes a second to load
+
     return SimulatorSource(seasons=SEASONS, races=RACES, seed=SEED)
 
 
