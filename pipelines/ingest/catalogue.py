@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feature_repo.errors import BadUsageError
-from pipelines.ingest.merging.precedence import as_rows
+from pipelines.ingest.precedence import as_rows
 from pipelines.ingest.web.limits import Limits
 from pipelines.schemas import TABLES
 
@@ -242,7 +242,7 @@ _MERGING = """\
 
 Each source keeps what it said; the lake has one row a key, chosen column by column in the order below, and `source` names who
 gave it. A null is filled from the next source in the order, unless the table is taken as a whole race. Differences beyond the
-tolerances of `pipelines/ingest/merging/precedence.py` are counted, and listed by `pitwall ingest --report`."""
+tolerances of `pipelines/ingest/precedence.py` are counted, and listed by `pitwall ingest --report`."""
 
 
 def _section(info: SourceInfo) -> str:

@@ -18,7 +18,7 @@ from feature_repo.visibility import CREATED, EVENT, latest_visible
 from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.merging.history import with_history
 from pipelines.ingest.merging.merge import SAME_VERSION, content_hash, merge
-from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
+from pipelines.ingest.precedence import CORRECTED, PRECEDENCE
 from pipelines.ingest.run import ingest
 from pipelines.lake import Lake
 from pipelines.schemas import TABLES, validate

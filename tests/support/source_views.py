@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.ingest.base import IngestReport, SeasonTables
-from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE
+from pipelines.ingest.precedence import CORRECTED, PRECEDENCE
 from pipelines.schemas import TABLES, conform
 
 Frames = dict[str, pd.DataFrame]

@@ -24,7 +24,7 @@ from pipelines.errors import SourceUnfinishedError
 from pipelines.ingest.base import SeasonTables
 from pipelines.ingest.catalogue import source_names, sources
 from pipelines.ingest.merging.history import with_history
-from pipelines.ingest.merging.precedence import CORRECTED
+from pipelines.ingest.precedence import CORRECTED
 from pipelines.lake import Lake, StagedSeason
 from pipelines.schemas import SIMULATOR, TABLES, conform, empty_frame
 

@@ -14,7 +14,7 @@ import pandas as pd
 from feature_repo.visibility import CREATED, EVENT
 from pipelines.errors import DifferentRacesError
 from pipelines.ingest.canonical.entries import RESULT_KNOWN_AFTER
-from pipelines.ingest.merging.precedence import CORRECTED, PRECEDENCE, Precedence
+from pipelines.ingest.precedence import CORRECTED, PRECEDENCE, Precedence
 from pipelines.schemas import TABLES, empty_frame
 
 JOINED = "+"

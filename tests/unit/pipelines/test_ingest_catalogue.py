@@ -15,7 +15,7 @@ from pipelines.ingest import catalogue
 from pipelines.ingest.base import IngestReport
 from pipelines.ingest.canonical.assemble import RawSeason, assemble
 from pipelines.ingest.canonical.sieve import Sieve
-from pipelines.ingest.merging.precedence import as_rows
+from pipelines.ingest.precedence import as_rows
 from pipelines.ingest.web.limits import Limits
 from pipelines.schemas import TABLES
 from pipelines.simulator.tables import NOT_SIMULATED
